@@ -1,0 +1,130 @@
+"""P-values and thresholds from held-out normals, and the choice of pooling without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out normals say about a score.
+
+    Attributes:
+        scores: scores of the calibration normals, any order.
+        groups: the group (patient, lesion, near-copy cluster) of each, as running numbers.
+        false_alarm_rate: the rate that ``threshold`` is chosen for, in (0, 1).
+        threshold: flag a score that is at least this; infinite when there are too few groups
+            for the rate.
+        map_threshold: mark pixels of an anomaly map above this; the calibration normals'
+            maxima exceed it in ``false_alarm_rate`` of the images.
+        map_scale: (low, high) of the common colour scale of heat maps.
+        pooling: the pooling in use.
+        pool_statistics: see :data:`scrd.scoring.PoolStatistics`.
+        separability: pooling → probe → AUROC of probed against untouched selection normals, the
+            evidence for the choice; empty if the pooling was given.
+    """
+
+    scores: tuple[float, ...]
+    groups: tuple[int, ...]
+    false_alarm_rate: float
+    threshold: float
+    map_threshold: float
+    map_scale: tuple[float, float]
+    pooling: str
+    pool_statistics: Mapping[str, tuple[float, float]]
+    separability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def p_values(self, scores: ArrayLike) -> Floats:
+        """See :func:`p_values`."""
+        return p_values(scores, self.scores, self.groups)
+
+
+def p_values(scores: ArrayLike, normals: ArrayLike, groups: Sequence[int]) -> Floats:
+    """Conformal p-values, valid for a normal image of a new group.
+
+    p(s) = (1 + Σ_g mean over the normals i of group g of [s_i ≥ s]) / (G + 1).
+
+    With one image a group this is the usual split-conformal p-value (Vovk et al. 2005). Images
+    of one group are alike, so each group counts once however many images it has: the
+    hierarchical form of Lee, Barber & Willett (2023). For a normal from the population of the
+    calibration normals, P(p ≤ t) ≤ t for every t.
+
+    Args:
+        scores: (N,), float, any range.
+        normals: (M,), float, scores of the calibration normals.
+        groups: (M,), group of each.
+
+    Returns:
+        (N,), float64, in [1 / (G + 1), 1].
+
+    Raises:
+        ValueError: no normals, NaN, or lengths that differ.
+    """
+    s = np.atleast_1d(np.asarray(scores, dtype=np.float64))
+    values, weights, count = _weighted(normals, groups)
+    if np.isnan(s).any():
+        raise ValueError("a score is NaN")
+    # weight of the normals at or above each score
+    above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
+    return (1 + above[np.searchsorted(values, s, side="left")]) / (count + 1)
+
+
+def _weighted(normals: ArrayLike, groups: Sequence[int]) -> tuple[Floats, Floats, int]:
+    """Sorted scores, the weight 1 / |group| of each, and the number of groups."""
+    values = np.asarray(normals, dtype=np.float64)
+    ids = np.asarray(groups)
+    if values.ndim != 1 or len(values) == 0:
+        raise ValueError("calibration needs at least one normal score")
+    if len(ids) != len(values):
+        raise ValueError(f"{len(values)} scores, but {len(ids)} groups")
+    if np.isnan(values).any():
+        raise ValueError("a calibration score is NaN")
+    _, inverse, sizes = np.unique(ids, return_inverse=True, return_counts=True)
+    order = np.argsort(values, kind="stable")
+    return values[order], (1 / sizes[inverse])[order], len(sizes)
+
+
+def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: float) -> float:
+    """The smallest score whose p-value is at most ``false_alarm_rate``.
+
+    Returns:
+        t, such that ``score >= t`` exactly when ``p(score) <= false_alarm_rate``; infinity when
+        there are fewer than ``1 / false_alarm_rate - 1`` groups.
+    """
+    values, weights, count = _weighted(normals, groups)
+    allowed = false_alarm_rate * (count + 1) - 1
+    if allowed < -1e-12:
+        return float("inf")
+    above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
+    # above[i] is what a score just above values[i - 1] still has at or above itself
+    first = int(np.argmax(above <= allowed + 1e-12))
+    return float(np.nextafter(values[first - 1], np.inf)) if first else float("-inf")
+
+
+def choose_pooling(separability: Mapping[str, Mapping[str, float]], extents: Mapping[str, str]) -> str:
+    """Pick the pooling that best tells probed from untouched held-out normals.
+
+    An abnormality may be a spot or a change of the whole image, and nothing in the normals says
+    which: focal and diffuse probes get half of the say each, whatever their number.
+
+    Args:
+        separability: pooling → probe → AUROC in [0, 1].
+        extents: probe → ``focal`` or ``diffuse``.
+
+    Returns:
+        The pooling with the largest mean of the two; the first in order on a tie.
+    """
+
+    def merit(by_probe: Mapping[str, float]) -> float:
+        kinds = sorted(set(extents[p] for p in by_probe))
+        return float(
+            np.mean([np.mean([v for p, v in by_probe.items() if extents[p] == k]) for k in kinds])
+        )
+
+    return max(separability, key=lambda pooling: merit(separability[pooling]))

@@ -1,0 +1,134 @@
+"""Everything that defines a detector, as frozen dataclasses that are saved with the model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from scrd.synthesis.perturbation import NoiseSettings
+
+T = TypeVar("T")
+
+Pooling = Literal["auto", "mean", "top", "max", "fused"]
+
+
+class ConfigError(ValueError):
+    """A setting has no meaning; the message names it and says what it may be."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a detector. The defaults are the paper's where the paper has them.
+
+    Attributes:
+        teacher: backbone, see :func:`scrd.model.teacher.build_teacher`.
+        weights: file of teacher weights, ``"random"``, or None for the teacher's own source.
+        objective: a name in :data:`scrd.objectives.OBJECTIVES`.
+        image_size: side of the square model input in pixels, a multiple of 32, at least 64.
+        resize: ``"stretch"`` to the square (the paper) or ``"letterbox"`` (keeps the aspect).
+        channels: ``"grey"``, ``"rgb"`` or ``"auto"`` (what the training images are).
+        window: (low, high) in source intensity units mapped to [0, 1]; None for the rule of
+            :func:`scrd.data.intensity.fit_intensity`.
+        noise: the perturbations of the noisy path.
+        iterations: training steps (the paper: 4,000).
+        batch_size: images a step.
+        learning_rate: of Adam.
+        betas: of Adam.
+        seed: of everything that is drawn.
+        precision: Fabric's precision; ``"auto"`` is bf16-mixed on a GPU that has it, else fp32.
+        held_out: share of the training normals kept from training, by group.
+        false_alarm_rate: the rate of false alarms that the threshold is chosen for.
+        pooling: how an anomaly map becomes a score; ``"auto"`` chooses on held-out normals.
+        checkpoint_every: iterations between checkpoints.
+        feature_cache_gib: memory that cached clean teacher features may take, in GiB.
+        image_cache_gib: memory that decoded images may take, in GiB; beyond it, a file.
+    """
+
+    teacher: str = "efficientnet_lite0"
+    weights: str | None = None
+    objective: str = "scrd"
+    image_size: int = 256
+    resize: Literal["stretch", "letterbox"] = "stretch"
+    channels: Literal["auto", "grey", "rgb"] = "auto"
+    window: tuple[float, float] | None = None
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    iterations: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.999)
+    seed: int = 0
+    precision: str = "auto"
+    held_out: float = 0.2
+    false_alarm_rate: float = 0.05
+    pooling: Pooling = "auto"
+    checkpoint_every: int = 200
+    feature_cache_gib: float = 4.0
+    image_cache_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        from scrd.objectives import OBJECTIVES
+
+        _require(
+            self.objective in OBJECTIVES,
+            f"unknown objective {self.objective!r}: choose one of {', '.join(OBJECTIVES)}",
+        )
+        _require(
+            self.image_size >= 64 and self.image_size % 32 == 0,
+            f"the image size must be a multiple of 32 and at least 64, not {self.image_size}",
+        )
+        _require(
+            self.resize in ("stretch", "letterbox"),
+            f"resize must be stretch or letterbox, not {self.resize!r}",
+        )
+        _require(
+            self.channels in ("auto", "grey", "rgb"),
+            f"channels must be auto, grey or rgb, not {self.channels!r}",
+        )
+        _require(
+            self.pooling in ("auto", "mean", "top", "max", "fused"),
+            f"pooling must be auto, mean, top, max or fused, not {self.pooling!r}",
+        )
+        _require(
+            self.window is None or self.window[0] < self.window[1],
+            f"a window needs low < high, not {self.window}",
+        )
+        for name in ("iterations", "batch_size", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(self.batch_size >= 2, "batch_size must be at least 2: BatchNorm needs a batch")
+        _require(0 < self.held_out < 1, "held_out must lie between 0 and 1")
+        _require(0 < self.false_alarm_rate < 1, "false_alarm_rate must lie between 0 and 1")
+        _require(self.learning_rate > 0, "learning_rate must be positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Build a frozen dataclass of this package from what JSON gave back.
+
+    Nested dataclasses are built by their own fields and lists become tuples.
+
+    Raises:
+        ConfigError: a field is unknown or missing, or a value is refused.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    unknown = set(values) - set(fields)
+    _require(not unknown, f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    built: dict[str, Any] = {}
+    for name, value in values.items():
+        default = fields[name].default_factory
+        if isinstance(value, Mapping) and isinstance(default, type):
+            value = from_dict(default, value)
+        built[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**built)
+    except TypeError as e:
+        raise ConfigError(f"{cls.__name__}: {e}") from e

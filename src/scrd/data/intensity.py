@@ -1,0 +1,146 @@
+"""One linear map from stored grey values to the model's input, fixed at training time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Channels = Literal["grey", "rgb"]
+
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_PERCENTILES = (0.1, 99.9)
+_GREY_TOLERANCE = 8 / 255  # of the window: what JPEG leaves between the channels of grey images
+_GREY_SHARE = 0.99
+_SAMPLES_PER_IMAGE = 65_536
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """The rule v -> (v - low) / (high - low), clipped to [-headroom, 1 + headroom].
+
+    Attributes:
+        low: Stored value that becomes 0.
+        high: Stored value that becomes 1.
+        headroom: How far beyond 0 and 1 values are kept, in widths of the window.
+        channels: "grey" (RGB images become their ITU-R BT.601 luma, in floating point) or "rgb"
+            (grey images are repeated three times).
+    """
+
+    low: float
+    high: float
+    headroom: float
+    channels: Channels
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"an intensity window needs low < high, not {self.low}..{self.high}")
+        if not self.headroom >= 0:
+            raise ValueError(f"headroom must not be negative: {self.headroom}")
+        if self.channels not in ("grey", "rgb"):
+            raise ValueError(f"channels must be 'grey' or 'rgb', not {self.channels!r}")
+
+
+def fit_intensity(
+    images: Iterable[NDArray[Any]],
+    *,
+    window: tuple[float, float] | None = None,
+    channels: Literal["auto"] | Channels = "auto",
+) -> Intensity:
+    """Choose the rule from training images; never from the image that is being scored.
+
+    The window is the given one, without headroom; else 0..255 without headroom where all images
+    are uint8 (as the paper has it); else the 0.1 and 99.9 percentiles of all images together,
+    with a headroom of one window width, so that brighter and darker levels are not merged. The
+    percentiles are of at most 65,536 pixels an image, drawn with a fixed seed.
+
+    With channels "auto", the rule is grey when at least 99 % of the images are: one channel, or
+    three that differ by no more than 8/255 of the window on average.
+
+    Args:
+        images: Training images (H, W) or (H, W, 3) as `read_image` returns them; a few hundred
+            are enough. They are taken one at a time.
+        window: Stored values (low, high) that become 0 and 1.
+        channels: What the model sees.
+
+    Returns:
+        The rule.
+
+    Raises:
+        ValueError: No images, images that are all one constant value, images of different
+            depths without a window, or a window that is not low < high.
+    """
+    rng = np.random.default_rng(0)
+    samples: list[NDArray[np.float32]] = []
+    depths: set[str] = set()
+    for pixels in images:
+        depths.add(str(pixels.dtype))
+        values = pixels.reshape(-1, 1 if pixels.ndim == 2 else 3)
+        if len(values) > _SAMPLES_PER_IMAGE:
+            values = values[rng.integers(len(values), size=_SAMPLES_PER_IMAGE)]
+        samples.append(values.astype(np.float32))
+    if not samples:
+        raise ValueError("no images to fit the intensity window on")
+    if len(depths) > 1 and window is None:
+        raise ValueError(
+            f"the training images have different depths ({', '.join(sorted(depths))}), so that "
+            "equal values need not mean equal brightness: give an intensity window"
+        )
+    lowest = min(float(values.min()) for values in samples)
+    highest = max(float(values.max()) for values in samples)
+    if lowest == highest:
+        raise ValueError(f"all training images are constant: {lowest:g}")
+
+    headroom = 0.0
+    if window is not None:
+        low, high = float(window[0]), float(window[1])
+    elif depths == {"uint8"}:
+        low, high = 0.0, 255.0
+    else:
+        low, high, headroom = 0.0, 0.0, 1.0
+    if channels == "auto":
+        width = high - low if headroom == 0 else highest - lowest
+        grey = sum(_looks_grey(values, _GREY_TOLERANCE * width) for values in samples)
+        channels = "grey" if grey >= _GREY_SHARE * len(samples) else "rgb"
+    if headroom > 0:
+        pooled = np.concatenate([_with_channels(values, channels).ravel() for values in samples])
+        low, high = (float(value) for value in np.percentile(pooled, _PERCENTILES))
+        if low == high:  # more than 99.8 % of all pixels are background
+            low, high = lowest, highest
+    return Intensity(low, high, headroom, channels)
+
+
+def apply_intensity(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.float32]:
+    """Map stored values to the model's scale.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), uint8, uint16 or float32, stored values.
+        intensity: The rule.
+
+    Returns:
+        (C, H, W) float32 in [-headroom, 1 + headroom]; C is 1 for grey and 3 for RGB.
+    """
+    values = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    values = _with_channels(values.astype(np.float32), intensity.channels)
+    scaled = (values - np.float32(intensity.low)) / np.float32(intensity.high - intensity.low)
+    np.clip(scaled, -intensity.headroom, 1 + intensity.headroom, out=scaled)
+    return np.ascontiguousarray(np.moveaxis(scaled, -1, 0))
+
+
+def _with_channels(values: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:
+    """Bring (..., 1 or 3) to (..., 1) for grey or (..., 3) for RGB."""
+    if channels == "grey":
+        return values if values.shape[-1] == 1 else (values @ _LUMA)[..., np.newaxis]
+    return values if values.shape[-1] == 3 else np.repeat(values, 3, axis=-1)
+
+
+def _looks_grey(values: NDArray[np.float32], tolerance: float) -> bool:
+    """Tell whether the channels of (N, C) differ by no more than the tolerance on average."""
+    if values.shape[-1] == 1:
+        return True
+    differences = np.abs(values - np.roll(values, 1, axis=-1)).mean(axis=0)
+    return bool(differences.max() <= tolerance)

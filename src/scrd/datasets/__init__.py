@@ -1,0 +1,1 @@
+"""Data sets that scrd can make or prepare by itself."""

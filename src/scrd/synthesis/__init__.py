@@ -1,0 +1,1 @@
+"""Synthetic perturbations: simplex and Gaussian noise patches, drawn once and replayed."""

@@ -1,0 +1,164 @@
+"""Probes: known changes made to normal images, to choose how anomaly maps become scores.
+
+Whether a map is best averaged or reduced to its top values depends on whether abnormality is local
+or spread out, and no abnormal image is at hand to tell. A detector's pooling is therefore chosen by
+how well the pooled score separates held-out normals from the same images with a probe applied,
+over three probes that change a small region (*focal*) and three that change the whole image
+(*diffuse*). Each is mild: a change that any pooling finds tells none apart.
+
+A probe takes images (B, 3, H, W) float in [0, 1] and a CPU generator and returns changed images of
+the same shape, dtype and device, clamped to [0, 1]; the same generator state gives the same change.
+Each image of a batch gets its own. S below is the length of the image's shorter side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scrd.synthesis.perturbation import (
+    NoiseSettings,
+    apply_perturbation,
+    patch_pixels,
+    random_integers,
+    sample_perturbation,
+)
+from scrd.synthesis.simplex import random_permutations, simplex_fields
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A change to normal images.
+
+    Attributes:
+        change: The function (image, generator) -> changed image, before clamping.
+        extent: Whether it acts on a small region ("focal") or on the whole image ("diffuse").
+    """
+
+    change: Callable[[Tensor, torch.Generator], Tensor]
+    extent: Literal["focal", "diffuse"]
+
+    def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Apply the probe: (B, 3, H, W) float in [0, 1] to the same."""
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(
+                f"a probe takes images of shape (B, 3, H, W), got {tuple(image.shape)}"
+            )
+        return self.change(image, generator).clamp(0, 1)
+
+
+def simplex_patch(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Add simplex noise of strength 0.3 to a patch whose sides are uniform in [S/8, S/4]."""
+    size = (image.shape[2], image.shape[3])
+    settings = NoiseSettings(strength=0.3, min_side=max(1, min(size) // 8), max_side_fraction=1 / 4)
+    perturbation = sample_perturbation(len(image), size, settings, generator)
+    return apply_perturbation(image, perturbation, settings)[0]
+
+
+def blob(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Add a bright or dark grey blob ``+-0.25 exp(-r^2 / 2 R^2)``.
+
+    R is uniform in [0.04 S, 0.10 S] and the centre uniform over all places at least R from the
+    border. The sign is random, except that a blob on a nearly black place (below 0.25) is bright
+    and on a nearly white one (above 0.75) dark, since clamping would hide it otherwise.
+    """
+    count, _, height, width = image.shape
+    draws = torch.rand(4, count, generator=generator)
+    radius = (0.04 + 0.06 * draws[0]) * min(height, width)
+    centre_y = radius + draws[1] * (height - 1 - 2 * radius)
+    centre_x = radius + draws[2] * (width - 1 - 2 * radius)
+
+    grey = (
+        image.float()
+        .mean(1)[torch.arange(count), centre_y.round().long(), centre_x.round().long()]
+        .to("cpu")
+    )
+    sign = torch.where(draws[3] < 0.5, -1.0, 1.0)
+    sign = torch.where(grey < 0.25, 1.0, torch.where(grey > 0.75, -1.0, sign))
+
+    def profile(extent: int, centre: Tensor) -> Tensor:
+        distance = torch.arange(extent) - centre[:, None]
+        return torch.exp(-0.5 * (distance / radius[:, None]) ** 2)
+
+    rows, columns = profile(height, centre_y), profile(width, centre_x)
+    bump = 0.25 * sign[:, None, None] * rows[:, :, None] * columns[:, None, :]
+    return image + bump[:, None].to(image)
+
+
+def cut_paste(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Overwrite a patch with one from another place of the same image.
+
+    Sides are uniform in [S/8, S/4]; source and destination are uniform over all pairs of different
+    places.
+    """
+    count, _, height, width = image.shape
+    shortest = torch.full((count,), max(1, min(height, width) // 8))
+    longest = torch.full((count,), max(1, min(height, width) // 4))
+    patch_height = random_integers(shortest, longest, generator)
+    patch_width = random_integers(shortest, longest, generator)
+
+    across = width - patch_width + 1
+    places = (height - patch_height + 1) * across
+    source = random_integers(torch.zeros_like(places), places - 1, generator)
+    step = random_integers(torch.ones_like(places), places - 1, generator)
+    target = (source + step) % places
+
+    index, y, x = patch_pixels(patch_height, patch_width)
+    source_y, source_x = (source // across)[index] + y, (source % across)[index] + x
+    target_y, target_x = (target // across)[index] + y, (target % across)[index] + x
+    changed = image.clone()
+    changed[index, :, target_y, target_x] = image[index, :, source_y, source_x]
+    return changed
+
+
+def texture(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Add simplex noise of strength 0.06, six octaves, persistence 0.6, to the whole image."""
+    permutations = random_permutations(len(image), generator).to(image.device)
+    field = simplex_fields(permutations, image.shape[2], image.shape[3], octaves=6, persistence=0.6)
+    return image + 0.06 * field.to(image.dtype)
+
+
+def blur(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur with a Gaussian of standard deviation 0.008 S, mirrored at the border.
+
+    Nothing about it is random: the generator is not used.
+    """
+    sigma = 0.008 * min(image.shape[2:])
+    radius = math.ceil(4 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(image).expand(3, 1, 1, -1)
+    padded = F.pad(image, (radius, radius, radius, radius), mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+
+
+def tone(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Change the tone curve: ``gain * image^gamma``, gamma 0.75 or 1.33.
+
+    Images in colour also get a gain per channel, uniform in [0.95, 1.05]; grey ones stay grey.
+    """
+    count = len(image)
+    gamma = torch.where(torch.rand(count, generator=generator) < 0.5, 0.75, 1.33)
+    gain = 0.95 + 0.1 * torch.rand(count, 3, generator=generator)
+    in_colour = (image != image[:, :1]).flatten(1).any(1)
+    gain = torch.where(in_colour[:, None], gain.to(image), 1.0)
+    return gain[:, :, None, None] * image.clamp(0, 1) ** gamma.to(image)[:, None, None, None]
+
+
+PROBES: Mapping[str, Probe] = MappingProxyType(
+    {
+        "simplex_patch": Probe(simplex_patch, "focal"),
+        "blob": Probe(blob, "focal"),
+        "cut_paste": Probe(cut_paste, "focal"),
+        "texture": Probe(texture, "diffuse"),
+        "blur": Probe(blur, "diffuse"),
+        "tone": Probe(tone, "diffuse"),
+    }
+)
+"""All probes by name."""

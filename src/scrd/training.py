@@ -1,0 +1,279 @@
+"""The training loop: reproducible from a seed, resumable at any iteration."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scrd.config import Config
+from scrd.model import SCRD
+from scrd.objectives import OBJECTIVES, StepFeatures
+from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
+
+LOG_EVERY = 10
+TRAINABLE = ("bottleneck", "student", "scale_head")
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One line of the training log.
+
+    Attributes:
+        iteration: steps done.
+        loss: mean objective of the last batch.
+        scale_weights: α averaged over the last batch, one a scale.
+        images_per_second: since the last entry.
+    """
+
+    iteration: int
+    loss: float
+    scale_weights: tuple[float, ...]
+    images_per_second: float
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message says why."""
+
+
+def _generator(*key: int) -> torch.Generator:
+    """A CPU generator that depends on the whole key, so that any step can be replayed alone."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
+    """Images of one step: a walk through one fresh permutation of the set after another.
+
+    Args:
+        step: from 0.
+        batch_size: B.
+        count: N images in the set.
+        seed: of the permutations.
+
+    Returns:
+        (B,), int64, in [0, N). Depends on the arguments alone, so a resumed run sees what the
+        undisturbed one would have.
+    """
+    positions = torch.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // count
+    out = torch.empty_like(positions)
+    for epoch in epochs.unique().tolist():
+        order = torch.randperm(count, generator=_generator(seed, 1, epoch))
+        here = epochs == epoch
+        out[here] = order[positions[here] % count]
+    return out
+
+
+def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
+    """Device and precision of a run, through Lightning Fabric.
+
+    Args:
+        precision: a Fabric precision; ``auto`` is bf16-mixed on a GPU that has bf16, else fp32
+            (bf16 is slower than fp32 on most CPUs).
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    """
+    cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    if precision == "auto":
+        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
+    return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+
+
+def _trainable_state(model: SCRD) -> dict[str, Tensor]:
+    return {k: v for k, v in model.state_dict().items() if k.split(".")[0] in TRAINABLE}
+
+
+def _trainable_parameters(model: SCRD) -> dict[str, torch.nn.Parameter]:
+    return {k: p for k, p in model.named_parameters() if k.split(".")[0] in TRAINABLE}
+
+
+def save_checkpoint(
+    path: Path,
+    model: SCRD,
+    optimizer: torch.optim.Optimizer,
+    log: list[LogEntry],
+    iteration: int,
+    identity: str,
+) -> None:
+    """Write weights, Adam's moments and the log to one safetensors file, atomically."""
+    tensors = {f"model.{k}": v.detach().contiguous() for k, v in _trainable_state(model).items()}
+    for name, p in _trainable_parameters(model).items():
+        for key, value in optimizer.state.get(p, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value).contiguous()
+    metadata = {
+        "iteration": str(iteration),
+        "identity": identity,
+        "log": json.dumps([asdict(entry) for entry in log]),
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary, metadata)
+    with open(temporary, "rb") as f:
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(
+    path: Path, model: SCRD, optimizer: torch.optim.Optimizer, identity: str
+) -> tuple[int, list[LogEntry]]:
+    """Restore what :func:`save_checkpoint` wrote into ``model`` and ``optimizer``.
+
+    Returns:
+        Iterations done, and the log up to there.
+
+    Raises:
+        TrainingError: the file is unreadable, or belongs to other settings or other data.
+    """
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = f.metadata()
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    except Exception as e:
+        raise TrainingError(f"{path}: not a readable checkpoint ({e})") from e
+    if metadata["identity"] != identity:
+        theirs, ours = json.loads(metadata["identity"]), json.loads(identity)
+        changed = [k for k in ours if theirs.get(k) != ours[k]]
+        raise TrainingError(
+            f"{path}: cannot resume, {', '.join(changed)} changed since the interrupted training; "
+            "use the same settings and data, or start anew without --resume"
+        )
+    weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights, strict=False)
+    for name, p in _trainable_parameters(model).items():
+        prefix = f"optimizer.{name}."
+        state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        if state:
+            optimizer.state[p] = {
+                k: v if k == "step" else v.to(p.device) for k, v in state.items()
+            }
+    entries = [
+        LogEntry(**{**e, "scale_weights": tuple(e["scale_weights"])})
+        for e in json.loads(metadata["log"])
+    ]
+    return int(metadata["iteration"]), entries
+
+
+def _cached_features(
+    model: SCRD, images: Tensor, device: torch.device, limit: float
+) -> list[Tensor] | None:
+    """Teacher features of the whole set on the CPU, or None if they would exceed ``limit`` GiB."""
+    teacher = model.teacher
+    probe = teacher(images[:1].to(device))
+    if sum(f.numel() * f.element_size() for f in probe) * len(images) > limit * 2**30:
+        return None
+    parts = [[f.cpu() for f in teacher(chunk.to(device))] for chunk in images.split(32)]
+    return [torch.cat(scale) for scale in zip(*parts, strict=True)]
+
+
+def train(
+    model: SCRD,
+    images: Tensor,
+    config: Config,
+    *,
+    fabric: Fabric,
+    checkpoint: Path | None = None,
+    identity: str = "{}",
+    on_log: Callable[[LogEntry], None] = lambda entry: None,
+) -> list[LogEntry]:
+    """Train bottleneck, student and scale head in place.
+
+    The clean path runs teacher (or its cached features), bottleneck, student and scale head;
+    the noisy path runs the teacher alone, without gradient, so BatchNorm only ever sees normal
+    batches.
+
+    Args:
+        model: the network, on the CPU; left on Fabric's device in eval mode.
+        images: (N, C, S, S), float32, in [0, 1], C = 1 or 3: the normal training images.
+        config: settings.
+        fabric: device and precision, see :func:`make_fabric`.
+        checkpoint: file that is written every ``config.checkpoint_every`` iterations and, if it
+            is there, resumed from.
+        identity: JSON object that says what a checkpoint must agree on to be resumed.
+        on_log: called every ten iterations.
+
+    Returns:
+        The log, one entry every ten iterations.
+
+    Raises:
+        TrainingError: fewer images than a batch needs, a loss that is not finite, or a
+            checkpoint that does not belong here.
+    """
+    if len(images) < 2:
+        raise TrainingError(f"training needs at least 2 readable normal images, got {len(images)}")
+    objective = OBJECTIVES[config.objective]
+    torch.backends.cudnn.deterministic = True
+    model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(
+        _trainable_parameters(model).values(), lr=config.learning_rate, betas=config.betas
+    )
+    start, log = 0, []
+    if checkpoint is not None and checkpoint.exists():
+        start, log = load_checkpoint(checkpoint, model, optimizer, identity)
+    cache = _cached_features(model, images, fabric.device, config.feature_cache_gib)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    wrapped.mark_forward_method("reconstruct")
+    model.train()
+
+    def to_device(x: Tensor) -> Tensor:
+        return x.to(fabric.device).contiguous(memory_format=torch.channels_last)
+
+    clock, done = time.perf_counter(), 0
+    for step in range(start, config.iterations):
+        index = batch_indices(step, config.batch_size, len(images), config.seed)
+        image = to_device(images[index]) if cache is None or objective.contrastive else None
+        with torch.no_grad(), fabric.autocast():
+            if cache is not None:
+                clean: Any = [to_device(f[index]) for f in cache]
+            else:
+                assert image is not None
+                clean = model.teacher(image)
+            noisy: Any = ()
+            footprint = None
+            if objective.contrastive:
+                assert image is not None
+                perturbation = sample_perturbation(
+                    len(index),
+                    (image.shape[2], image.shape[3]),
+                    config.noise,
+                    _generator(config.seed, 2, step),
+                ).to(fabric.device)
+                rgb = image.expand(-1, 3, -1, -1)
+                perturbed, footprint = apply_perturbation(rgb, perturbation, config.noise)
+                noisy = model.teacher(to_device(perturbed))
+        student, scale_weights = wrapped.reconstruct(clean)
+        # cosines of long vectors need fp32, whatever the precision of the network
+        clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
+        features = StepFeatures(clean, student, noisy, scale_weights.float(), footprint)
+        loss = objective.function(features).mean()
+        optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        optimizer.step()
+
+        done += len(index)
+        finished = step + 1
+        if finished % LOG_EVERY == 0 or finished == config.iterations:
+            value = float(loss.detach())
+            if not np.isfinite(value):
+                raise TrainingError(
+                    f"the loss became {value} at iteration {finished}: lower the learning rate "
+                    "or check the intensity window of the data"
+                )
+            now = time.perf_counter()
+            alpha = tuple(scale_weights.detach().float().mean(dim=0).tolist())
+            log.append(LogEntry(finished, value, alpha, done / (now - clock)))
+            clock, done = now, 0
+            on_log(log[-1])
+        if checkpoint is not None and finished % config.checkpoint_every == 0:
+            save_checkpoint(checkpoint, model, optimizer, log, finished, identity)
+    model.eval()
+    return log
