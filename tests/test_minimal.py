@@ -120,11 +120,18 @@ def head_and_fusion(ours, theirs):
     yield ("fuse2", ours.bottleneck.fuse2[0].weight), ("fuse2", theirs.fuse2[0].weight)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_training_loop_gives_the_same_losses(minimal, images, pair, name, monkeypatch):
+@pytest.mark.parametrize(("name", "cache"), [*((n, 4.0) for n in OBJECTIVES), ("scrd", 0.0)])
+def test_training_loop_gives_the_same_losses(minimal, images, pair, name, cache, monkeypatch):
     monkeypatch.setattr(scrd.training, "LOG_EVERY", 1)
     ours, theirs = pair
-    config = Config(image_size=SIZE, batch_size=BATCH, iterations=STEPS, objective=name, seed=7)
+    config = Config(
+        image_size=SIZE,
+        batch_size=BATCH,
+        iterations=STEPS,
+        objective=name,
+        seed=7,
+        feature_cache_gib=cache,
+    )
     log = train(ours, images, config, fabric=make_fabric("32-true", "cpu"))
 
     optimizer = minimal.make_optimizer(theirs.train())
@@ -137,6 +144,14 @@ def test_training_loop_gives_the_same_losses(minimal, images, pair, name, monkey
         optimizer.step()
     assert len(log) == STEPS
     assert abs(log[-1].loss - log[0].loss) > 1e-3  # it did learn, or the rest shows nothing
+
+    # BatchNorm saw the normal batches, once each, and nothing else
+    theirs = list(trained_tensors(theirs).values())
+    for i, (label, a) in enumerate(trained_tensors(ours).items()):
+        if "running" in label:
+            assert (a - theirs[i]).norm() < 1e-3 * theirs[i].norm(), label
+        elif "num_batches" in label:
+            assert a == theirs[i] == STEPS
 
 
 def test_same_maps_and_scores(minimal, images, pair):

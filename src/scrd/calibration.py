@@ -6,9 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from scrd.config import Config
+from scrd.metrics import auroc
+from scrd.model import SCRD
+from scrd.scoring import POOLINGS, infer, log_statistics, map_statistics, pool
+from scrd.synthesis.probes import PROBES
 
 Floats = NDArray[np.float64]
+Images = tuple[Tensor, Tensor]
+"""Prepared images (N, C, S, S), float32, and where they are not padding, (N, S, S), bool."""
+
+PROBED = 128
+"""Selection normals that are probed, at the most."""
+_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,9 @@ def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: fl
     return float(np.nextafter(values[first - 1], np.inf)) if first else float("-inf")
 
 
-def choose_pooling(separability: Mapping[str, Mapping[str, float]], extents: Mapping[str, str]) -> str:
+def choose_pooling(
+    separability: Mapping[str, Mapping[str, float]], extents: Mapping[str, str]
+) -> str:
     """Pick the pooling that best tells probed from untouched held-out normals.
 
     An abnormality may be a spot or a change of the whole image, and nothing in the normals says
@@ -128,3 +144,80 @@ def choose_pooling(separability: Mapping[str, Mapping[str, float]], extents: Map
         )
 
     return max(separability, key=lambda pooling: merit(separability[pooling]))
+
+
+def calibrate(
+    model: SCRD, *, selection: Images, calibrating: Images, groups: Sequence[str], config: Config
+) -> Calibration:
+    """Fix pooling, p-values and thresholds from two disjoint parts of the held-out normals.
+
+    The pooling is settled on ``selection`` before ``calibrating`` is looked at, so that the
+    p-values stay exact.
+
+    Args:
+        model: trained, in eval mode.
+        selection: normals that give the statistics of ``fused`` and choose the pooling.
+        calibrating: normals that give p-values and thresholds.
+        groups: group of each calibrating normal.
+        config: ``pooling``, ``false_alarm_rate`` and ``seed`` are used.
+    """
+    selected = _statistics(model, *selection)
+    normals = log_statistics(selected)
+    separability: dict[str, dict[str, float]] = {}
+    pooling: str = config.pooling
+    if pooling == "auto":
+        separability = _separability(model, selection, selected, normals, config.seed)
+        extents = {name: str(probe.extent) for name, probe in PROBES.items()}
+        pooling = choose_pooling(separability, extents)
+    statistics = _statistics(model, *calibrating)
+    scores = pool(statistics, pooling, normals).double().numpy()
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    ids = [numbers[group] for group in groups]
+    threshold = threshold_at(scores, ids, config.false_alarm_rate)
+    peaks = statistics["max"].double().numpy()
+    map_threshold = min(threshold_at(peaks, ids, config.false_alarm_rate), float(peaks.max()))
+    low = float(statistics["mean"].median())
+    return Calibration(
+        scores=tuple(scores.tolist()),
+        groups=tuple(ids),
+        false_alarm_rate=config.false_alarm_rate,
+        threshold=threshold,
+        map_threshold=map_threshold,
+        # the threshold lies at two thirds of the colour scale
+        map_scale=(low, low + 1.5 * (map_threshold - low)),
+        pooling=pooling,
+        pool_statistics=normals,
+        separability=separability,
+    )
+
+
+def _statistics(model: SCRD, images: Tensor, content: Tensor) -> dict[str, Tensor]:
+    parts = [
+        map_statistics(infer(model, images[i : i + _BATCH])[0], content[i : i + _BATCH])
+        for i in range(0, len(images), _BATCH)
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _separability(
+    model: SCRD,
+    selection: Images,
+    untouched: Mapping[str, Tensor],
+    normals: Mapping[str, tuple[float, float]],
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    """Pooling → probe → AUROC of probed against untouched selection normals."""
+    images, content = (part[:PROBED] for part in selection)
+    table: dict[str, dict[str, float]] = {pooling: {} for pooling in POOLINGS}
+    for name, probe in PROBES.items():
+        generator = torch.Generator().manual_seed(seed)
+        changed = [
+            probe(images[i : i + _BATCH].expand(-1, 3, -1, -1), generator)
+            for i in range(0, len(images), _BATCH)
+        ]
+        probed = _statistics(model, torch.cat(changed), content)
+        for pooling in POOLINGS:
+            before, after = pool(untouched, pooling, normals), pool(probed, pooling, normals)
+            labels = [0] * len(before) + [1] * len(after)
+            table[pooling][name] = auroc(torch.cat([before, after]).numpy(), labels)
+    return table

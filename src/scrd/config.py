@@ -65,7 +65,7 @@ class Config:
     betas: tuple[float, float] = (0.5, 0.999)
     seed: int = 0
     precision: str = "auto"
-    held_out: float = 0.2
+    held_out: float = 0.25
     false_alarm_rate: float = 0.05
     pooling: Pooling = "auto"
     checkpoint_every: int = 200
@@ -125,7 +125,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     built: dict[str, Any] = {}
     for name, value in values.items():
         default = fields[name].default_factory
-        if isinstance(value, Mapping) and isinstance(default, type):
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
             value = from_dict(default, value)
         built[name] = tuple(value) if isinstance(value, list) else value
     try:

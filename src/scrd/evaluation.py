@@ -1,14 +1,24 @@
-"""Figures of a scored test set: what ``metrics.json`` holds."""
+"""Scoring a test set against its labels: what ``metrics.json`` holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
-from scrd.data.manifest import Record
+from scrd.data.confounds import confound_table, scalars
+from scrd.data.duplicates import luminance
+from scrd.data.manifest import ManifestError, Record, read_manifest
+from scrd.data.reading import ImageError, read_image
+from scrd.detector import Detector, Scored, versions
+from scrd.localisation import box_mask, localisation_metrics, pointing_hit
 from scrd.metrics import (
     auroc,
     average_precision,
@@ -53,7 +63,7 @@ def evaluate_scores(
         "n_normal": int((~abnormal).sum()),
         "n_abnormal": int(abnormal.sum()),
         "far": far,
-        "threshold": threshold,
+        "threshold": threshold if math.isfinite(threshold) else None,
     }
     if (~abnormal).any():
         metrics["false_alarm_rate"] = false_alarm_rate(scores, labels, threshold)
@@ -117,3 +127,153 @@ def _within(
         if strata:
             table[column] = strata
     return table
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A scored test set.
+
+    Attributes:
+        records: the N readable test images.
+        scored: their results, in the same order.
+        failures: the test images that could not be read.
+        metrics: the content of ``metrics.json``; see :func:`evaluate_scores` for the figures
+            from scores, and ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``,
+            ``pooling`` and ``settings`` beside them.
+    """
+
+    records: tuple[Record, ...]
+    scored: tuple[Scored, ...]
+    failures: tuple[ImageError, ...]
+    metrics: Mapping[str, Any]
+
+
+def evaluate(
+    detector: Detector, data: str | Path, *, batch_size: int = 16, progress: bool = False
+) -> Evaluation:
+    """Score the test split of a data set against its labels.
+
+    Nothing of the detector changes: threshold and pooling are those fixed at training time.
+
+    Args:
+        detector: trained.
+        data: folder or manifest with a test split.
+        batch_size: images a batch.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        ManifestError: the data set is not described well, or has no test split.
+        ImageError: no test image can be read; the error is that of the first.
+    """
+    manifest = read_manifest(data)
+    if not manifest.test:
+        raise ManifestError(manifest.root, "no image in the split 'test'")
+    started = time.perf_counter()
+    results = list(
+        detector.score([r.path for r in manifest.test], batch_size=batch_size, progress=progress)
+    )
+    seconds = time.perf_counter() - started
+    pairs = [
+        (record, result)
+        for record, result in zip(manifest.test, results, strict=True)
+        if isinstance(result, Scored)
+    ]
+    failures = tuple(result for result in results if isinstance(result, ImageError))
+    if not pairs:
+        raise failures[0]
+    records, scored = (tuple(column) for column in zip(*pairs, strict=True))
+    calibration = detector.calibration
+    metrics = evaluate_scores(
+        records,
+        np.array([s.score for s in scored]),
+        {name: np.array([s.statistics[name] for s in scored]) for name in scored[0].statistics},
+        threshold=calibration.threshold,
+        far=calibration.false_alarm_rate,
+    )
+    metrics |= {
+        "n_failed": len(failures),
+        "seconds_per_image": seconds / len(results),
+        "pooling": calibration.pooling,
+        "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
+    }
+    localisation = _localise(detector, records, scored)
+    if localisation:
+        metrics["localisation"] = localisation
+    if metrics["n_normal"] and metrics["n_abnormal"]:
+        metrics["confounds"] = _confounds(records)
+    metrics["settings"] = {
+        "data": manifest.root.name,
+        "data_fingerprint": manifest.fingerprint,
+        "config": detector.config.to_dict(),
+        "trained": dict(detector.provenance),
+        "evaluated": {"device": str(detector.device), "versions": versions()},
+    }
+    return Evaluation(records, scored, failures, metrics)
+
+
+def _confounds(records: Sequence[Record]) -> dict[str, float]:
+    """AUROC of plain numbers, to be read beside the detector's."""
+    rows = [scalars(read_image(r.path), r.path.stat().st_size) for r in records]
+    table = confound_table(rows, [r.label for r in records], ["test"] * len(records))
+    return {c.name: c.test for c in table if c.test is not None}
+
+
+class _Lazy(Sequence[Any]):
+    """A sequence whose items are made when asked for, one in memory at a time."""
+
+    def __init__(self, make: Callable[[int], Any], length: int) -> None:
+        self._make, self._length = make, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return self._make(index)
+
+
+def mark(record: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where the lesions of an image are: (H, W) bool, from its mask or its boxes, else nowhere.
+
+    Raises:
+        ImageError: the mask cannot be read or has another size than the image.
+    """
+    marked = np.zeros(size, dtype=bool)
+    if record.mask is not None:
+        mask = read_image(record.mask)
+        mask = mask if mask.ndim == 2 else mask.max(axis=2)
+        if mask.shape != size:
+            reason = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
+            raise ImageError(record.mask, reason)
+        marked |= mask > 0
+    for box in record.boxes:
+        marked |= box_mask(size, *box)
+    return marked
+
+
+def _localise(
+    detector: Detector, records: Sequence[Record], scored: Sequence[Scored]
+) -> dict[str, float | int]:
+    """Localisation on the images whose lesions are known; normals count as free of lesions.
+
+    Two baselines stand beside the pointing game: the brightest place of the image, and its
+    centre.
+    """
+    chosen = [i for i, r in enumerate(records) if r.mask is not None or r.boxes or r.label == 0]
+    marked = [i for i in chosen if records[i].label == 1]
+    if not marked:
+        return {}
+    measured = localisation_metrics(
+        _Lazy(lambda n: detector.source_map(scored[chosen[n]]), len(chosen)),
+        _Lazy(lambda n: mark(records[chosen[n]], scored[chosen[n]].source_size), len(chosen)),
+    )
+    bright = centre = 0
+    for i in marked:
+        mask = mark(records[i], scored[i].source_size)
+        grey = luminance(read_image(records[i].path))
+        bright += pointing_hit(gaussian_filter(grey, 0.02 * max(grey.shape)), mask)
+        centre += bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])
+    measured["brightest_place_hit_rate"] = bright / len(marked)
+    measured["centre_hit_rate"] = centre / len(marked)
+    return measured

@@ -33,10 +33,10 @@ def _progress(enabled: bool) -> Progress:
 
 @contextmanager
 def counting(label: str, total: int, enabled: bool) -> Iterator[Callable[[int], None]]:
-    """A bar that counts images; yields a function that advances it by a number of them."""
+    """A bar that counts images; yields a function that is told how many are done."""
     with _progress(enabled) as progress:
         task = progress.add_task(label, total=total, info="")
-        yield lambda n: progress.advance(task, n)
+        yield lambda done: progress.update(task, completed=done)
 
 
 @contextmanager

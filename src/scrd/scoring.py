@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scrd.model import SCRD
 from scrd.objectives.distance import distance_map
 
 TOP_FRACTION = 0.02
@@ -40,6 +41,24 @@ def anomaly_map(
         upsampled = F.interpolate(distance, (size, size), mode="bilinear", align_corners=False)
         total += scale_weights[:, k].view(-1, 1, 1, 1) * upsampled
     return total.squeeze(1)
+
+
+@torch.inference_mode()
+def infer(model: SCRD, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the network on prepared images.
+
+    Args:
+        model: in eval mode, on any device.
+        images: (B, C, S, S), float32, C = 1 or 3, on the CPU.
+
+    Returns:
+        Anomaly maps (B, S, S), float32, in [0, 2], and α (B, K), float32, on the CPU.
+    """
+    device = next(model.parameters()).device
+    image = images.to(device).contiguous(memory_format=torch.channels_last)
+    clean, student, scale_weights = model(image)
+    maps = anomaly_map(clean, student, scale_weights, images.shape[-1])
+    return maps.cpu(), scale_weights.float().cpu()
 
 
 def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def refuse_if_taken(folder: Path, replace: bool) -> None:
     if not (folder / "config.json").is_file():
         raise ModelFolderError(f"{folder}: exists and is not a model folder; choose another place")
     if not replace:
-        raise ModelFolderError(f"{folder}: a model is there already; give --overwrite to replace it")
+        raise ModelFolderError(f"{folder}: a model is there already; --overwrite replaces it")
 
 
 def read_model_folder(folder: Path) -> Contents:

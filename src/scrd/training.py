@@ -69,7 +69,7 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
     positions = torch.arange(step * batch_size, (step + 1) * batch_size)
     epochs = positions // count
     out = torch.empty_like(positions)
-    for epoch in epochs.unique().tolist():
+    for epoch in sorted(set(epochs.tolist())):
         order = torch.randperm(count, generator=_generator(seed, 1, epoch))
         here = epochs == epoch
         out[here] = order[positions[here] % count]
@@ -153,9 +153,7 @@ def load_checkpoint(
         prefix = f"optimizer.{name}."
         state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         if state:
-            optimizer.state[p] = {
-                k: v if k == "step" else v.to(p.device) for k, v in state.items()
-            }
+            optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
     entries = [
         LogEntry(**{**e, "scale_weights": tuple(e["scale_weights"])})
         for e in json.loads(metadata["log"])
@@ -171,7 +169,9 @@ def _cached_features(
     probe = teacher(images[:1].to(device))
     if sum(f.numel() * f.element_size() for f in probe) * len(images) > limit * 2**30:
         return None
-    parts = [[f.cpu() for f in teacher(chunk.to(device))] for chunk in images.split(32)]
+    parts = [
+        [f.cpu() for f in teacher(images[i : i + 32].to(device))] for i in range(0, len(images), 32)
+    ]
     return [torch.cat(scale) for scale in zip(*parts, strict=True)]
 
 
@@ -216,7 +216,8 @@ def train(
     optimizer = torch.optim.Adam(
         _trainable_parameters(model).values(), lr=config.learning_rate, betas=config.betas
     )
-    start, log = 0, []
+    start = 0
+    log: list[LogEntry] = []
     if checkpoint is not None and checkpoint.exists():
         start, log = load_checkpoint(checkpoint, model, optimizer, identity)
     cache = _cached_features(model, images, fabric.device, config.feature_cache_gib)

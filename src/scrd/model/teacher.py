@@ -75,14 +75,15 @@ class Teacher(nn.Module):
 def _indices(name: str) -> tuple[int, ...]:
     """The last feature level of each of the strides 4, 8, 16."""
     try:
-        info = timm.create_model(name, pretrained=False, features_only=True).feature_info
+        backbone: Any = timm.create_model(name, pretrained=False, features_only=True)
     except Exception as e:
         raise TeacherError(f"timm has no feature backbone {name!r}: {e}") from e
-    at = {stride: i for i, stride in enumerate(info.reduction())}
+    reductions = backbone.feature_info.reduction()
+    at = {stride: i for i, stride in enumerate(reductions)}
     missing = [s for s in STRIDES if s not in at]
     if missing:
         raise TeacherError(
-            f"{name} has no feature maps at strides {missing} (it has {info.reduction()}): "
+            f"{name} has no feature maps at strides {missing} (it has {reductions}): "
             "choose a hierarchical backbone such as resnet18, convnext_tiny or efficientnet_lite0"
         )
     return tuple(at[s] for s in STRIDES)
@@ -90,7 +91,7 @@ def _indices(name: str) -> tuple[int, ...]:
 
 def _checked(name: str, state: StateDict, source: str) -> StateDict:
     """``state`` as timm's full model wants it; only the classifier may be absent."""
-    full = timm.create_model(name, pretrained=False)
+    full: Any = timm.create_model(name, pretrained=False)
     state = adapt_names(state, full.state_dict())
     classifier = full.pretrained_cfg.get("classifier", ())
     heads = tuple([classifier] if isinstance(classifier, str) else classifier)
@@ -142,6 +143,7 @@ def build_teacher(teacher: str, weights: str | None = None) -> Teacher:
         else:
             source = f"timm hub, {name}"
             options = {"pretrained": True}
+    backbone: Any
     log = logging.getLogger("timm.models._builder")
     level = log.level
     log.setLevel(logging.ERROR)  # it warns of the classifier's tensors, which no feature needs
@@ -158,5 +160,5 @@ def build_teacher(teacher: str, weights: str | None = None) -> Teacher:
     if hasattr(backbone, "blocks"):  # timm's EfficientNet runs every stage, needed or not
         last = backbone.feature_info.info[indices[-1]]["module"]
         backbone.blocks = backbone.blocks[: int(last.split(".")[1]) + 1]
-    cfg = timm.get_pretrained_cfg(name)
-    return Teacher(backbone, tuple(cfg.mean), tuple(cfg.std), source)
+    cfg: Any = timm.get_pretrained_cfg(name)
+    return Teacher(backbone, cfg.mean, cfg.std, source)

@@ -1,0 +1,316 @@
+"""The commands. Heavy modules are imported inside each, so that `scrd --help` is quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from scrd.data.reading import ImageError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Learn what a normal medical image looks like and show what is not. "
+    "For research use only; not a medical device.",
+)
+out = Console()
+err = Console(stderr=True)
+
+SKIPPED = 1
+"""Exit code: the work is done, but files were skipped (or, for `check`, there is a leak)."""
+REFUSED = 2
+"""Exit code: the input or a setting cannot be used; nothing was written."""
+
+Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
+Model = Annotated[Path, typer.Argument(help="Model folder.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from scrd import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Learn what a normal medical image looks like and show what is not."""
+
+
+def _refuse(error: Exception) -> NoReturn:
+    err.print("[bold red]error:[/]", end=" ")
+    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(REFUSED)
+
+
+def _report_skipped(failures: Sequence[ImageError]) -> None:
+    """Name every file that was skipped and end with a code that says so."""
+    if failures:
+        err.print(f"[bold yellow]{len(failures)} image(s) skipped:[/]")
+        for failure in failures:
+            err.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(SKIPPED)
+
+
+@app.command()
+def check(
+    data: Data,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder for check.json.")] = None,
+) -> None:
+    """Read every file; name unreadable, odd and duplicate ones, leaks and confounds.
+
+    Exit code 1 when something of the training split is in the test split.
+    """
+    from scrd.data.check import check_dataset, print_report
+    from scrd.data.manifest import ManifestError, read_manifest
+    from scrd.storage import write_atomically
+
+    try:
+        report = check_dataset(read_manifest(data))
+    except ManifestError as e:
+        _refuse(e)
+    print_report(report, out)
+    path = (out_folder or Path()) / "check.json"
+    write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    out.print(f"everything is in {path}")
+    if report.has_leak or report.unreadable:
+        raise typer.Exit(SKIPPED)
+
+
+@app.command()
+def train(
+    data: Data,
+    out_folder: Out,
+    teacher: Annotated[str, typer.Option(help="Backbone.")] = "efficientnet_lite0",
+    weights: Annotated[
+        str | None, typer.Option(help="Teacher weights: a file, or 'random'.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="rd, ratio, paper, algorithm2, released or scrd.")
+    ] = "scrd",
+    image_size: Annotated[int, typer.Option(help="Side of the model input in pixels.")] = 256,
+    iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 4000,
+    batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    resize: Annotated[str, typer.Option(help="stretch or letterbox.")] = "stretch",
+    channels: Annotated[str, typer.Option(help="auto, grey or rgb.")] = "auto",
+    window: Annotated[
+        str | None, typer.Option(help="LOW,HIGH source intensities that become 0 and 1.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Share of normals kept from training.")] = 0.25,
+    false_alarm_rate: Annotated[
+        float, typer.Option("--far", help="Rate of false alarms to calibrate for.")
+    ] = 0.05,
+    pooling: Annotated[str, typer.Option(help="auto, mean, top, max or fused.")] = "auto",
+    noise: Annotated[str, typer.Option(help="simplex or gaussian.")] = "simplex",
+    noise_strength: Annotated[float, typer.Option(help="The paper's lambda.")] = 0.2,
+    precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed, ...")] = "auto",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 200,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model.")] = False,
+) -> None:
+    """Train on the normals of the train split and calibrate on held-out ones."""
+    from scrd.config import Config, ConfigError
+    from scrd.data.manifest import ManifestError
+    from scrd.detector import Detector
+    from scrd.model.weights import TeacherError
+    from scrd.storage import ModelFolderError, refuse_if_taken
+    from scrd.synthesis.perturbation import NoiseSettings
+    from scrd.training import TrainingError
+
+    work = out_folder.with_name(out_folder.name + ".partial")
+    choices: dict[str, Any] = {"resize": resize, "channels": channels, "pooling": pooling}
+    try:
+        config = Config(
+            teacher=teacher,
+            weights=weights,
+            objective=objective,
+            image_size=image_size,
+            iterations=iterations,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            seed=seed,
+            window=_parse_window(window),
+            held_out=held_out,
+            false_alarm_rate=false_alarm_rate,
+            noise=NoiseSettings(kind=noise, strength=noise_strength),  # type: ignore[arg-type]
+            precision=precision,
+            checkpoint_every=checkpoint_every,
+            **choices,
+        )
+        refuse_if_taken(out_folder, overwrite)
+        detector = Detector.fit(
+            data, config, work=work, resume=resume, device=device, progress=True
+        )
+        detector.save(out_folder, replace=overwrite)
+    except (
+        ConfigError,
+        ManifestError,
+        ModelFolderError,
+        TeacherError,
+        TrainingError,
+        ValueError,
+    ) as e:
+        _refuse(e)
+    import shutil
+
+    shutil.rmtree(work)
+    calibration = detector.calibration
+    out.print(
+        f"{out_folder}: trained on {detector.provenance['normals']['trained']} normals, pooling "
+        f"{calibration.pooling}, threshold {calibration.threshold:.6g}",
+        highlight=False,
+    )
+    _report_skipped(detector.failures)
+
+
+def _parse_window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--window takes LOW,HIGH, two numbers, not {text!r}") from None
+    return low, high
+
+
+@app.command()
+def score(
+    model: Model,
+    paths: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
+    out_folder: Out,
+    overlays: Annotated[bool, typer.Option(help="Draw a heat map over each image.")] = True,
+    raw_maps: Annotated[bool, typer.Option(help="Write each map as .npy, source size.")] = False,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+) -> None:
+    """Score images: scores.csv, heat maps, raw maps on request."""
+    from scrd.data.reading import ImageError, find_images
+    from scrd.detector import Detector, Scored
+    from scrd.report.run import output_names, write_overlay, write_raw_map, write_scores
+    from scrd.storage import ModelFolderError
+
+    files: list[Path] = []
+    for path in paths:
+        found = find_images(path) if path.is_dir() else [path]
+        if not found:
+            _refuse(ValueError(f"{path}: no images in this folder"))
+        files += found
+    try:
+        detector = Detector.load(model, device=device)
+    except ModelFolderError as e:
+        _refuse(e)
+    names = output_names(files)
+    results: list[Scored | ImageError] = []
+    flagged = 0
+    for name, result in zip(
+        names, detector.score(files, batch_size=batch_size, progress=True), strict=True
+    ):
+        if isinstance(result, Scored):
+            flagged += result.flag
+            if overlays:
+                write_overlay(
+                    detector, result, out_folder / "overlays" / name.with_name(f"{name.name}.jpg")
+                )
+            if raw_maps:
+                write_raw_map(
+                    detector, result, out_folder / "maps" / name.with_name(f"{name.name}.npy")
+                )
+        results.append(result)
+    write_scores(out_folder / "scores.csv", [str(f) for f in files], results)
+    out.print(f"{len(files)} images, {flagged} flagged: {out_folder / 'scores.csv'}")
+    _report_skipped([r for r in results if isinstance(r, ImageError)])
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Model,
+    data: Data,
+    out_folder: Out,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+) -> None:
+    """Score the test split against its labels: metrics.json, scores.csv, report.html."""
+    from scrd.data.manifest import ManifestError
+    from scrd.data.reading import ImageError
+    from scrd.detector import Detector
+    from scrd.evaluation import evaluate as run
+    from scrd.report.run import write_evaluation
+    from scrd.storage import ModelFolderError
+
+    try:
+        detector = Detector.load(model, device=device)
+        evaluation = run(detector, data, batch_size=batch_size, progress=True)
+    except (ModelFolderError, ManifestError, ImageError) as e:
+        _refuse(e)
+    write_evaluation(out_folder, detector, evaluation)
+    _print_metrics(evaluation.metrics)
+    out.print(f"report: {out_folder / 'report.html'}")
+    _report_skipped(evaluation.failures)
+
+
+def _print_metrics(metrics: Any) -> None:
+    if "auroc" in metrics:
+        low, high = metrics["auroc_ci95"]
+        out.print(
+            f"AUROC {metrics['auroc']:.3f} (95 % {low:.3f} to {high:.3f}), pooling "
+            f"{metrics['pooling']}; "
+            + ", ".join(f"{k} {v:.3f}" for k, v in metrics["auroc_by_pooling"].items()),
+            highlight=False,
+        )
+    for key in ("false_alarm_rate", "sensitivity"):
+        if key in metrics:
+            out.print(f"{key.replace('_', ' ')} at the threshold: {metrics[key]:.3f}")
+    for key, value in metrics.get("localisation", {}).items():
+        out.print(f"{key.replace('_', ' ')}: {value:.3f}")
+
+
+@app.command()
+def demo(
+    out_folder: Out = Path("scrd-demo"),
+    seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
+) -> None:
+    """Train and evaluate on slices of the MNI152 template, with simulated lesions."""
+    import time
+
+    from scrd.config import Config
+    from scrd.datasets.mni152 import make_mni152
+    from scrd.detector import Detector
+    from scrd.evaluation import evaluate as run
+    from scrd.report.run import write_evaluation
+
+    note = (
+        "The lesions of this demonstration are simulated, and all heads are variations of one "
+        "template: the figures say that the software works, not how well it finds disease."
+    )
+    started = time.perf_counter()
+    try:
+        data = make_mni152(out_folder / "data", seed=seed)
+        config = Config(image_size=128, iterations=1500, seed=seed)
+        detector = Detector.fit(data, config, progress=True)
+    except (FileExistsError, ModuleNotFoundError) as e:
+        _refuse(e)
+    detector.save(out_folder / "model", replace=True)
+    evaluation = run(detector, data, progress=True)
+    write_evaluation(out_folder, detector, evaluation, notes=[note])
+    _print_metrics(evaluation.metrics)
+    out.print(note)
+    out.print(f"{time.perf_counter() - started:.0f} s; open {out_folder / 'report.html'}")

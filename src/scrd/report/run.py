@@ -1,0 +1,200 @@
+"""The folders that `scrd score` and `scrd eval` leave."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scrd.data.reading import ImageError, read_image
+from scrd.detector import Detector, Scored
+from scrd.evaluation import Evaluation
+from scrd.report.figures import (
+    HISTOGRAM_CAPTION,
+    ROC_CAPTION,
+    TRAINING_CAPTION,
+    histogram_figure,
+    roc_figure,
+    training_curve,
+)
+from scrd.report.html import Case, Figure, Gallery, write_report
+from scrd.report.overlay import heat_overlay
+from scrd.storage import write_atomically
+
+_GALLERY_CASES = 6
+_GALLERY_SIDE = 1000
+
+Result = Scored | ImageError
+
+
+def write_scores(path: Path, names: Sequence[str], results: Sequence[Result]) -> None:
+    """Write ``scores.csv`` with columns path, score, p_value, flag, one row an image.
+
+    An image that could not be read keeps its row, with empty cells; ``errors.csv`` beside it
+    says why, and is there only if there is such an image.
+    """
+    failed = [
+        (n, r.reason) for n, r in zip(names, results, strict=True) if isinstance(r, ImageError)
+    ]
+    rows = [
+        (n, r.score, r.p_value, int(r.flag)) if isinstance(r, Scored) else (n, "", "", "")
+        for n, r in zip(names, results, strict=True)
+    ]
+    write_atomically(path, _csv(("path", "score", "p_value", "flag"), rows))
+    errors = path.with_name("errors.csv")
+    if failed:
+        write_atomically(errors, _csv(("path", "reason"), failed))
+    else:
+        errors.unlink(missing_ok=True)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def output_names(files: Sequence[Path]) -> list[Path]:
+    """Relative names for what is written about each file: its path below the common folder.
+
+    The suffix is dropped, unless two files differ in nothing else.
+    """
+    root = Path(os.path.commonpath([f.resolve().parent for f in files])) if files else Path()
+    relative = [f.resolve().relative_to(root) for f in files]
+    stems = [r.with_suffix("") for r in relative]
+    return [r if stems.count(stem) > 1 else stem for r, stem in zip(relative, stems, strict=True)]
+
+
+def draw(detector: Detector, scored: Scored, title: str) -> Image.Image:
+    """The overlay of a scored image, on the colour scale of the detector."""
+    calibration = detector.calibration
+    verdict = "flagged" if scored.flag else "not flagged"
+    window = detector.preprocessing.intensity
+    return heat_overlay(
+        read_image(scored.path),
+        detector.source_map(scored),
+        scale=calibration.map_scale,
+        threshold=calibration.map_threshold,
+        title=title,
+        caption=f"score {scored.score:.3g}, p {scored.p_value:.2g}, {verdict}",
+        window=(window.low, window.high),
+    )
+
+
+def write_overlay(detector: Detector, scored: Scored, path: Path) -> None:
+    """Write the overlay as JPEG, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    draw(detector, scored, scored.path.name).save(temporary, "JPEG", quality=90)
+    os.replace(temporary, path)
+
+
+def write_raw_map(detector: Detector, scored: Scored, path: Path) -> None:
+    """Write the map in source geometry, (H, W) float32 in [0, 2], as ``.npy``, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as f:
+        np.save(f, detector.source_map(scored))
+    os.replace(temporary, path)
+
+
+def write_evaluation(
+    folder: Path, detector: Detector, evaluation: Evaluation, *, notes: Sequence[str] = ()
+) -> None:
+    """Write ``metrics.json``, ``scores.csv`` and ``report.html`` of an evaluated test set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = evaluation.metrics
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
+    names = [r.name for r in evaluation.records] + [str(f.path) for f in evaluation.failures]
+    write_scores(folder / "scores.csv", names, [*evaluation.scored, *evaluation.failures])
+    scores = [s.score for s in evaluation.scored]
+    labels = [r.label for r in evaluation.records]
+    threshold = metrics["threshold"]
+    figures = [
+        Figure(HISTOGRAM_CAPTION, histogram_figure(scores, labels, threshold=threshold)),
+    ]
+    if "auroc" in metrics:
+        roc = roc_figure(scores, labels, interval=metrics["auroc_ci95"], threshold=threshold)
+        figures.insert(0, Figure(ROC_CAPTION, roc))
+    if detector.log:
+        figures.append(Figure(TRAINING_CAPTION, training_curve([asdict(e) for e in detector.log])))
+    write_report(
+        folder / "report.html",
+        title=f"Anomaly detection on {metrics['settings']['data']}",
+        subtitle=(
+            f"objective {detector.config.objective}, teacher {detector.config.teacher}, "
+            f"{detector.config.image_size} px, {detector.config.iterations} iterations, "
+            f"pooling {metrics['pooling']}"
+        ),
+        metrics=metrics,
+        figures=figures,
+        galleries=_galleries(detector, evaluation),
+        notes=[*notes, *_warnings(evaluation)],
+        settings=metrics["settings"],
+    )
+
+
+def _warnings(evaluation: Evaluation) -> list[str]:
+    notes = []
+    if evaluation.failures:
+        notes.append(f"{len(evaluation.failures)} test images could not be read: see errors.csv.")
+    if evaluation.metrics["threshold"] is None:
+        notes.append(
+            "There were too few calibration normals for the chosen false-alarm rate: nothing is "
+            "ever flagged."
+        )
+    confounds = evaluation.metrics.get("confounds", {})
+    name, value = max(confounds.items(), key=lambda c: abs(c[1] - 0.5), default=("", 0.5))
+    separation = max(value, 1 - value)
+    if separation >= 0.7:
+        notes.append(
+            f"One plain number, {name}, already separates the classes of this test set with an "
+            f"AUROC of {separation:.2f}: read the detector's figure against it."
+        )
+    return notes
+
+
+def _galleries(detector: Detector, evaluation: Evaluation) -> list[Gallery]:
+    """The cases that teach most: found, missed, falsely flagged, and quiet normals."""
+    ranked = sorted(
+        zip(evaluation.records, evaluation.scored, strict=True), key=lambda pair: pair[1].score
+    )
+    abnormal = [pair for pair in ranked if pair[0].label == 1]
+    normal = [pair for pair in ranked if pair[0].label == 0]
+    chosen = (
+        ("Abnormal, highest scores", "What the detector finds most conspicuous.", abnormal[::-1]),
+        ("Abnormal, lowest scores", "The misses: abnormal, yet most like normals.", abnormal),
+        ("Normal, highest scores", "The false alarms, or the nearest to them.", normal[::-1]),
+        ("Normal, lowest scores", "What the detector takes for most normal.", normal),
+    )
+    galleries = []
+    for title, explanation, pairs in chosen:
+        cases = []
+        for record, scored in pairs[:_GALLERY_CASES]:
+            picture = draw(detector, scored, record.name)
+            picture.thumbnail((_GALLERY_SIDE, _GALLERY_SIDE))
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=85)
+            cases.append(
+                Case(
+                    record.name,
+                    record.kind,
+                    record.label,
+                    scored.score,
+                    scored.p_value,
+                    scored.flag,
+                    file.getvalue(),
+                )
+            )
+        if cases:
+            galleries.append(Gallery(title, explanation, cases))
+    return galleries
