@@ -27,6 +27,10 @@ EfficientNet-Lite0, the blocks are those of ResNet-18 (the paper: WideResNet-50-
 
 `train/normal` holds normal images only. A score is printed for every image under `test`; if some
 lie in a folder named `normal` and others do not, so are the AUROCs. Images are read as 8-bit RGB.
+
+Measured with that command on brain MR slices (982 normal to train on; 400 normal and 400 tumours
+to score, groups of near-duplicates kept apart), one seed, AUROC in % with mean / top pooling:
+rd 69.1 / 81.9, scrd 71.9 / 81.5.
 """
 
 import argparse

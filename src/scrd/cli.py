@@ -77,8 +77,9 @@ def check(
 
     Exit code 1 when something of the training split is in the test split.
     """
-    from scrd.data.check import check_dataset, print_report
+    from scrd.data.check import check_dataset
     from scrd.data.manifest import ManifestError, read_manifest
+    from scrd.report.findings import print_report
     from scrd.storage import write_atomically
 
     try:

@@ -10,8 +10,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
-from scrd.data.check import check_dataset, print_report
+from scrd.data.check import check_dataset
 from scrd.data.manifest import Manifest, Record, read_manifest
+from scrd.report.findings import print_report
 
 PLANTS = {
     "jpeg": (lambda p: p, "nearly the same"),

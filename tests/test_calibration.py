@@ -1,0 +1,231 @@
+"""P-values against loops and the textbook, thresholds against p-values, the choice of pooling."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from scrd.calibration import Calibration, calibrate, choose_pooling, p_values, threshold_at
+from scrd.config import Config, from_dict
+from scrd.scoring import POOLINGS, infer, map_statistics, pool
+from scrd.synthesis.probes import PROBES
+
+
+def naive_p(score, normals, groups):
+    total = 0.0
+    for group in set(groups):
+        own = [s for s, g in zip(normals, groups, strict=True) if g == group]
+        total += sum(s >= score for s in own) / len(own)
+    return (1 + total) / (len(set(groups)) + 1)
+
+
+def random_case(rng, rounded=True):
+    count = int(rng.integers(1, 60))
+    normals = rng.normal(size=count)
+    groups = rng.integers(0, rng.integers(1, count + 1), size=count)
+    return (normals.round(1) if rounded else normals), groups.tolist()
+
+
+def test_p_values_against_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        normals, groups = random_case(rng)
+        scores = np.concatenate([rng.normal(size=5), normals[:3], [-9.0, 9.0]])
+        expected = [naive_p(s, normals, groups) for s in scores]
+        np.testing.assert_allclose(p_values(scores, normals, groups), expected, rtol=1e-12)
+
+
+def test_one_image_a_group_gives_the_classical_p_value():
+    rng = np.random.default_rng(1)
+    normals, scores = rng.normal(size=99).round(1), rng.normal(size=50).round(1)
+    expected = (1 + (normals[None] >= scores[:, None]).sum(axis=1)) / 100
+    np.testing.assert_allclose(p_values(scores, normals, range(99)), expected, rtol=1e-12)
+
+
+def test_a_group_counts_once_however_many_images_it_has():
+    normals = [5.0] * 100 + [1.0]
+    # the large group lies above 3, the small one below: half of the say each
+    assert p_values(3.0, normals, [0] * 100 + [1])[0] == pytest.approx((1 + 1) / 3)
+    assert p_values(3.0, normals, range(101))[0] == pytest.approx(101 / 102)
+
+
+def test_p_values_fall_with_the_score_between_their_bounds():
+    rng = np.random.default_rng(2)
+    normals, groups = random_case(rng, rounded=False)
+    p = p_values(np.linspace(-5, 5, 300), normals, groups)
+    assert (np.diff(p) <= 0).all()
+    assert p[0] == pytest.approx(1)
+    assert p[-1] == pytest.approx(1 / (len(set(groups)) + 1))
+    order = rng.permutation(len(normals))
+    shuffled = p_values([0.1], normals[order], np.array(groups)[order].tolist())
+    np.testing.assert_allclose(shuffled, p_values([0.1], normals, groups))
+
+
+def test_what_cannot_calibrate_is_refused():
+    for call in (p_values, threshold_at):
+        score = (0.5,) if call is p_values else ()
+        rate = () if call is p_values else (0.05,)
+        with pytest.raises(ValueError, match="at least one"):
+            call(*score, [], [], *rate)
+        with pytest.raises(ValueError, match="2 scores, but 1 groups"):
+            call(*score, [1.0, 2.0], [0], *rate)
+        with pytest.raises(ValueError, match="NaN"):
+            call(*score, [1.0, math.nan], [0, 1], *rate)
+    with pytest.raises(ValueError, match="NaN"):
+        p_values(math.nan, [1.0], [0])
+
+
+def test_a_score_reaches_the_threshold_exactly_when_its_p_value_is_small_enough():
+    rng = np.random.default_rng(3)
+    finite = disagreements = 0
+    for _ in range(3000):
+        normals, groups = random_case(rng)
+        far = float(rng.choice([0.01, 0.05, 0.1, 0.2, 0.25, 0.5, 0.9, rng.uniform(0.01, 0.99)]))
+        threshold = threshold_at(normals, groups, far)
+        finite += math.isfinite(threshold)
+        steps = [np.nextafter(normals, np.inf), np.nextafter(normals, -np.inf)]
+        scores = np.concatenate([normals, *steps, rng.normal(size=5), [-9.0, 9.0]])
+        flagged = scores >= threshold
+        disagreements += int((flagged != (p_values(scores, normals, groups) <= far)).sum())
+    assert finite > 1000
+    assert disagreements == 0
+
+
+@pytest.mark.parametrize("far", [0.05, 0.1, 0.2, 1 / 3])
+def test_too_few_groups_never_flag(far):
+    needed = math.ceil(1 / far - 1e-9) - 1
+    assert threshold_at(np.arange(needed - 1.0), range(needed - 1), far) == math.inf
+    assert threshold_at(np.arange(float(needed)), range(needed), far) == np.nextafter(
+        needed - 1, np.inf
+    )
+    # many images of few patients are still few
+    crowd = np.arange(50.0 * (needed - 1))
+    assert threshold_at(crowd, [i % (needed - 1) for i in range(len(crowd))], far) == math.inf
+
+
+def test_false_alarms_keep_to_the_rate_where_images_of_a_group_are_alike():
+    # one patient gives many images in the calibration part, a new patient gives the tested one
+    rng = np.random.default_rng(4)
+    far, simulations = 0.05, 4000
+    sizes = [30] * 5 + [1] * 14
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    grouped = ignored = 0
+    for _ in range(simulations):
+        patients = rng.normal(size=len(sizes) + 1)
+        noise = 0.1 * rng.normal(size=len(groups) + 1)
+        normals, score = patients[groups] + noise[:-1], patients[-1] + noise[-1]
+        grouped += p_values(score, normals, groups.tolist())[0] <= far
+        ignored += p_values(score, normals, range(len(groups)))[0] <= far
+    tolerance = 3 * math.sqrt(far * (1 - far) / simulations)
+    assert grouped / simulations <= far + tolerance
+    assert grouped / simulations >= far - tolerance  # 19 groups: the bound is sharp
+    assert ignored / simulations > far + tolerance
+
+
+def test_focal_and_diffuse_probes_have_half_of_the_say_each():
+    extents = {"spot": "focal", "patch": "focal", "paste": "focal", "blur": "diffuse"}
+    focal = {"spot": 0.8, "patch": 0.8, "paste": 0.8, "blur": 0.6}  # (0.8 + 0.6) / 2 = 0.70
+    diffuse = {"spot": 0.6, "patch": 0.6, "paste": 0.6, "blur": 0.9}  # 0.75; plain mean 0.675
+    assert np.mean(list(focal.values())) > np.mean(list(diffuse.values()))
+    assert choose_pooling({"top": focal, "mean": diffuse}, extents) == "mean"
+    assert choose_pooling({"mean": focal, "top": focal}, extents) == "mean"
+    assert choose_pooling({"top": focal, "mean": focal}, extents) == "top"
+
+
+@pytest.fixture(scope="module")
+def model():
+    from scrd.model import build_model
+
+    with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
+        torch.manual_seed(0)
+        return build_model("efficientnet_lite0", "random").eval()
+
+
+def normals(count, seed):
+    images = torch.rand(count, 1, 64, 64, generator=torch.Generator().manual_seed(seed))
+    content = torch.ones(count, 64, 64, dtype=torch.bool)
+    content[:, :8] = False
+    return images, content
+
+
+@pytest.fixture(scope="module")
+def calibrated(model):
+    groups = [f"patient {i // 2}" for i in range(24)]
+    config = Config(image_size=64, false_alarm_rate=0.2, seed=5)
+    return calibrate(
+        model, selection=normals(6, 1), calibrating=normals(24, 2), groups=groups, config=config
+    )
+
+
+def test_calibration_end_to_end(model, calibrated):
+    images, content = normals(24, 2)
+    assert calibrated.groups == tuple(i // 2 for i in range(24))
+    assert set(calibrated.separability) == set(POOLINGS)
+    for by_probe in calibrated.separability.values():
+        assert set(by_probe) == set(PROBES)
+        assert all(0 <= value <= 1 for value in by_probe.values())
+    extents = {name: probe.extent for name, probe in PROBES.items()}
+    assert calibrated.pooling == choose_pooling(calibrated.separability, extents)
+
+    statistics = map_statistics(infer(model, images)[0], content)
+    scores = pool(statistics, calibrated.pooling, calibrated.pool_statistics).double().numpy()
+    np.testing.assert_allclose(calibrated.scores, scores, rtol=1e-4)
+    flagged = np.array(calibrated.scores) >= calibrated.threshold
+    np.testing.assert_array_equal(flagged, calibrated.p_values(calibrated.scores) <= 0.2)
+    assert 0 < flagged.mean() < 0.2
+
+    peaks = statistics["max"].double().numpy()
+    assert (peaks > calibrated.map_threshold).mean() <= 0.2
+    low, high = calibrated.map_scale
+    assert low < calibrated.map_threshold < high
+
+
+def test_calibration_repeats_exactly(model, calibrated):
+    groups = [f"patient {i // 2}" for i in range(24)]
+    config = Config(image_size=64, false_alarm_rate=0.2, seed=5)
+    again = calibrate(
+        model, selection=normals(6, 1), calibrating=normals(24, 2), groups=groups, config=config
+    )
+    assert again == calibrated
+
+
+def test_the_calibrating_images_do_not_touch_the_pooling(model, calibrated):
+    config = Config(image_size=64, false_alarm_rate=0.2, seed=5)
+    other = calibrate(
+        model,
+        selection=normals(6, 1),
+        calibrating=normals(5, 9),
+        groups=[str(i) for i in range(5)],
+        config=config,
+    )
+    assert other.pooling == calibrated.pooling
+    assert other.separability == calibrated.separability
+    assert other.pool_statistics == calibrated.pool_statistics
+    assert other.scores != calibrated.scores[:5]
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_given_pooling_is_taken_without_probing(model, pooling):
+    config = Config(image_size=64, pooling=pooling, false_alarm_rate=0.2)
+    groups = [str(i) for i in range(6)]
+    found = calibrate(
+        model, selection=normals(3, 1), calibrating=normals(6, 2), groups=groups, config=config
+    )
+    assert found.pooling == pooling
+    assert found.separability == {}
+    maps = infer(model, normals(6, 2)[0])[0]
+    expected = pool(map_statistics(maps, normals(6, 2)[1]), pooling, found.pool_statistics)
+    np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-4)
+
+
+def test_calibration_survives_json(calibrated):
+    import dataclasses
+
+    text = json.dumps(dataclasses.asdict(calibrated), allow_nan=False)
+    again = from_dict(Calibration, json.loads(text))
+    assert again.scores == calibrated.scores
+    assert again.map_scale == calibrated.map_scale
+    probe = [calibrated.threshold, 0.0, 1.0]
+    np.testing.assert_array_equal(again.p_values(probe), calibrated.p_values(probe))
