@@ -10,7 +10,7 @@ a small patch; a student rebuilds those of x through a bottleneck, at strides 4,
     alpha = softmax(W max_pool(phi) + b)                                         Eq. (3)
     D(a, b) = 1 - cos(a, b) at each position;  d(a, b) = 1 - cos(a, b), maps flattened
 
-    rd          sum_k mean D(u_k, v_k)                                           Eq. (1)
+    rd          sum_k d(u_k, v_k)                              Eq. (1), maps flattened
     ratio       sum_k d(u_k, v_k) / d(z_k, v_k)                                  Eq. (2)
     paper       sum_k alpha_k d(u_k, v_k) / d(z_k, v_k)                          Eq. (4)
     algorithm2  sum_k alpha_k d(u_k, v_k) / sum_k alpha_k d(z_k, v_k)            the appendix
@@ -28,9 +28,7 @@ EfficientNet-Lite0, the blocks are those of ResNet-18 (the paper: WideResNet-50-
 `train/normal` holds normal images only. A score is printed for every image under `test`; if some
 lie in a folder named `normal` and others do not, so are the AUROCs. Images are read as 8-bit RGB.
 
-Measured with that command on brain MR slices (982 normal to train on; 400 normal and 400 tumours
-to score, groups of near-duplicates kept apart), one seed, AUROC in % with mean / top pooling:
-rd 69.1 / 81.9, scrd 71.9 / 81.5.
+MEASURED
 """
 
 import argparse
@@ -177,12 +175,12 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 def objective(name: str, u, v, z, alpha: Tensor, footprint: Tensor) -> Tensor:
     """One value a sample (B,); the equations are at the top of this file."""
     scales = range(len(u))
-    if name in ("rd", "scrd"):
-        rd = sum(distance(u[k], v[k]).mean(dim=(1, 2)) for k in scales)
-        return rd if name == "rd" else rd + contrast_and_scale(u, v, z, alpha, footprint)
     if name == "released":
         u, v, z = ([alpha[:, k, None, None, None] * f[k] for k in scales] for f in (u, v, z))
     pull = torch.stack([distance(u[k].flatten(1), v[k].flatten(1)) for k in scales], dim=1)
+    if name in ("rd", "scrd"):
+        rd = pull.sum(dim=1)
+        return rd if name == "rd" else rd + contrast_and_scale(u, v, z, alpha, footprint)
     push = torch.stack([distance(z[k].flatten(1), v[k].flatten(1)) for k in scales], dim=1)
     return {
         "ratio": (pull / (push + EPS)).sum(dim=1),
@@ -220,22 +218,24 @@ def loss_of(model: Model, x: Tensor, name: str, generator: torch.Generator) -> T
     return objective(name, u, v, z, alpha, footprint).mean()
 
 
-def make_optimizer(model: Model) -> torch.optim.Optimizer:
-    """Adam on all but the teacher, with the paper's settings."""
+def make_optimizer(model: Model, iterations: int):
+    """Adam on all but the teacher, from RD4AD's rate (the paper: 1e-3) down to 0 in a cosine."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.Adam(trained, lr=1e-3, betas=(0.5, 0.999))
+    optimizer = torch.optim.Adam(trained, lr=5e-3, betas=(0.5, 0.999))
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
 
 
 def train(model: Model, images: Tensor, name: str, iterations: int, batch: int = 16) -> None:
     """Train in place on normal images (N, 3, S, S)."""
     generator = torch.Generator().manual_seed(0)
-    optimizer = make_optimizer(model.train())
+    optimizer, schedule = make_optimizer(model.train(), iterations)
     for step in range(iterations):
         x = images[torch.randperm(len(images), generator=generator)[:batch]]
         loss = loss_of(model, x, name, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
         if step % 50 == 0:
             print(f"step {step:5d}  loss {loss.item():.4f}", flush=True)
 

@@ -18,6 +18,7 @@ from scrd.synthesis.perturbation import NoiseSettings
         ({"resize": "crop"}, ["'crop'", "stretch", "letterbox"]),
         ({"channels": "cmyk"}, ["'cmyk'", "grey", "rgb"]),
         ({"pooling": "median"}, ["'median'", "mean", "top", "max", "fused"]),
+        ({"schedule": "linear"}, ["'linear'", "cosine", "constant"]),
         ({"window": (5.0, 5.0)}, ["window", "low < high", "5.0"]),
         ({"window": (float("nan"), 1.0)}, ["window"]),
         ({"iterations": 0}, ["iterations", "at least 1"]),
@@ -38,10 +39,10 @@ def test_a_setting_without_meaning_is_refused_by_name(settings, words):
         assert word in str(caught.value)
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_the_papers_but_for_the_learning_rate():
     config = Config()
     assert (config.image_size, config.iterations, config.batch_size) == (256, 4000, 16)
-    assert (config.learning_rate, config.betas) == (1e-3, (0.5, 0.999))
+    assert config.betas == (0.5, 0.999)
     noise = config.noise
     assert (noise.octaves, noise.persistence, noise.strength) == (6, 0.6, 0.2)
     assert (noise.min_side, noise.max_side_fraction) == (10, 1 / 8)

@@ -13,7 +13,7 @@ from scrd.config import Config
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES
 from scrd.synthesis.perturbation import NoiseSettings
-from scrd.training import TrainingError, batch_indices, make_fabric, train
+from scrd.training import TrainingError, batch_indices, learning_rate, make_fabric, train
 
 BASE = Config(image_size=64, batch_size=4, iterations=6, checkpoint_every=3, objective="rd")
 
@@ -130,6 +130,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(initial, imag
     assert same(first, run(initial, images, config)[0].state_dict())
     other = run(initial, images, dataclasses.replace(config, seed=1))[0].state_dict()
     assert not same(first, other)
+
+
+def test_the_learning_rate_falls_by_half_a_cosine_or_stays():
+    cosine = Config(iterations=8, learning_rate=0.4)
+    rates = [learning_rate(step, cosine) for step in range(9)]
+    expected = [0.4 * math.cos(math.pi * step / 16) ** 2 for step in range(9)]
+    assert rates == pytest.approx(expected)
+    constant = dataclasses.replace(cosine, schedule="constant")
+    assert {learning_rate(step, constant) for step in range(8)} == {0.4}
+
+
+def test_the_schedule_acts_on_the_weights(initial, images):
+    def weights(schedule):
+        config = dataclasses.replace(BASE, schedule=schedule, iterations=3)
+        return run(initial, images, config)[0].state_dict()
+
+    assert not same(weights("cosine"), weights("constant"))
 
 
 class Killed(Exception):

@@ -60,14 +60,16 @@ class Calibration:
 
 
 def p_values(scores: ArrayLike, normals: ArrayLike, groups: Sequence[int]) -> Floats:
-    """Conformal p-values, valid for a normal image of a new group.
+    """Conformal p-values of scores, from normals that come in groups.
 
-    p(s) = (1 + Σ_g mean over the normals i of group g of [s_i ≥ s]) / (G + 1).
+    p(s) = (1 + (G / M) · #{i : s_i ≥ s}) / (G + 1), M normals in G groups.
 
-    With one image a group this is the usual split-conformal p-value (Vovk et al. 2005). Images
-    of one group are alike, so each group counts once however many images it has: the
-    hierarchical form of Lee, Barber & Willett (2023). For a normal from the population of the
-    calibration normals, P(p ≤ t) ≤ t for every t.
+    With one image a group this is the split-conformal p-value (Vovk et al. 2005), and for a new
+    normal image from where the calibration normals come from P(p ≤ t) ≤ t for every t. Images of
+    one group are alike, so M images are no more than G independent looks at normality: the group
+    of the new image is the (G + 1)th, and counts with the mean group size M / G. The promise is
+    exact for groups of one size. Where sizes differ it holds per *image*, as false alarms are
+    counted in practice, up to an error that vanishes with more groups.
 
     Args:
         scores: (N,), float, any range.
@@ -81,16 +83,14 @@ def p_values(scores: ArrayLike, normals: ArrayLike, groups: Sequence[int]) -> Fl
         ValueError: no normals, NaN, or lengths that differ.
     """
     s = np.atleast_1d(np.asarray(scores, dtype=np.float64))
-    values, weights, count = _weighted(normals, groups)
+    values, steps = _steps(normals, groups)
     if np.isnan(s).any():
         raise ValueError("a score is NaN")
-    # weight of the normals at or above each score
-    above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
-    return (1 + above[np.searchsorted(values, s, side="left")]) / (count + 1)
+    return steps[np.searchsorted(values, s, side="left")]
 
 
-def _weighted(normals: ArrayLike, groups: Sequence[int]) -> tuple[Floats, Floats, int]:
-    """Sorted scores, the weight 1 / |group| of each, and the number of groups."""
+def _steps(normals: ArrayLike, groups: Sequence[int]) -> tuple[Floats, Floats]:
+    """Sorted scores (M,), and (M + 1,) the p-value of a score with i of them below it."""
     values = np.asarray(normals, dtype=np.float64)
     ids = np.asarray(groups)
     if values.ndim != 1 or len(values) == 0:
@@ -99,9 +99,10 @@ def _weighted(normals: ArrayLike, groups: Sequence[int]) -> tuple[Floats, Floats
         raise ValueError(f"{len(values)} scores, but {len(ids)} groups")
     if np.isnan(values).any():
         raise ValueError("a calibration score is NaN")
-    _, inverse, sizes = np.unique(ids, return_inverse=True, return_counts=True)
-    order = np.argsort(values, kind="stable")
-    return values[order], (1 / sizes[inverse])[order], len(sizes)
+    count = len(np.unique(ids))
+    above = np.arange(len(values), -1, -1)
+    # (1 + G) / (G + 1) is 1, also in binary, if the whole numbers are multiplied first
+    return np.sort(values), (1 + above * count / len(values)) / (count + 1)
 
 
 def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: float) -> float:
@@ -111,14 +112,12 @@ def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: fl
         t, such that ``score >= t`` exactly when ``p(score) <= false_alarm_rate``; infinity when
         there are fewer than ``1 / false_alarm_rate - 1`` groups.
     """
-    values, weights, count = _weighted(normals, groups)
-    allowed = false_alarm_rate * (count + 1) - 1
-    if allowed < -1e-12:
+    values, steps = _steps(normals, groups)
+    small = steps <= false_alarm_rate
+    if not small[-1]:
         return float("inf")
-    above = np.concatenate([np.cumsum(weights[::-1])[::-1], [0.0]])
-    # above[i] is what a score just above values[i - 1] still has at or above itself
-    first = int(np.argmax(above <= allowed + 1e-12))
-    return float(np.nextafter(values[first - 1], np.inf)) if first else float("-inf")
+    # steps[0] is 1, so at least one normal lies below the threshold
+    return float(np.nextafter(values[int(np.argmax(small)) - 1], np.inf))
 
 
 def choose_pooling(
@@ -166,7 +165,7 @@ def calibrate(
     separability: dict[str, dict[str, float]] = {}
     pooling: str = config.pooling
     if pooling == "auto":
-        separability = _separability(model, selection, selected, normals, config.seed)
+        separability = _separability(model, selection, normals, config.seed)
         extents = {name: str(probe.extent) for name, probe in PROBES.items()}
         pooling = choose_pooling(separability, extents)
     statistics = _statistics(model, *calibrating)
@@ -184,7 +183,7 @@ def calibrate(
         threshold=threshold,
         map_threshold=map_threshold,
         # the threshold lies at two thirds of the colour scale
-        map_scale=(low, low + 1.5 * (map_threshold - low)),
+        map_scale=(low, low + 1.5 * max(map_threshold - low, 0.01)),
         pooling=pooling,
         pool_statistics=normals,
         separability=separability,
@@ -202,12 +201,13 @@ def _statistics(model: SCRD, images: Tensor, content: Tensor) -> dict[str, Tenso
 def _separability(
     model: SCRD,
     selection: Images,
-    untouched: Mapping[str, Tensor],
     normals: Mapping[str, tuple[float, float]],
     seed: int,
 ) -> dict[str, dict[str, float]]:
     """Pooling → probe → AUROC of probed against untouched selection normals."""
     images, content = (part[:PROBED] for part in selection)
+    images = images.clamp(0, 1)  # as probes do, which must not be told by the clamping alone
+    untouched = _statistics(model, images, content)
     table: dict[str, dict[str, float]] = {pooling: {} for pooling in POOLINGS}
     for name, probe in PROBES.items():
         generator = torch.Generator().manual_seed(seed)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -53,10 +55,17 @@ def main(
     """Learn what a normal medical image looks like and show what is not."""
 
 
-def _refuse(error: Exception) -> NoReturn:
-    err.print("[bold red]error:[/]", end=" ")
-    err.print(str(error), markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(REFUSED)
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """End with a message and a code of its own where the input or a setting cannot be used."""
+    from scrd.errors import ScrdError
+
+    try:
+        yield
+    except ScrdError as e:
+        err.print("[bold red]error:[/]", end=" ")
+        err.print(str(e), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(REFUSED) from e
 
 
 def _report_skipped(failures: Sequence[ImageError]) -> None:
@@ -75,17 +84,16 @@ def check(
 ) -> None:
     """Read every file; name unreadable, odd and duplicate ones, leaks and confounds.
 
-    Exit code 1 when something of the training split is in the test split.
+    Exit code 1 when something of the training split is in the test split, or a file cannot be
+    read.
     """
     from scrd.data.check import check_dataset
-    from scrd.data.manifest import ManifestError, read_manifest
+    from scrd.data.manifest import read_manifest
     from scrd.report.findings import print_report
     from scrd.storage import write_atomically
 
-    try:
+    with _refusing():
         report = check_dataset(read_manifest(data))
-    except ManifestError as e:
-        _refuse(e)
     print_report(report, out)
     path = (out_folder or Path()) / "check.json"
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
@@ -108,7 +116,10 @@ def train(
     image_size: Annotated[int, typer.Option(help="Side of the model input in pixels.")] = 256,
     iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 4000,
     batch_size: Annotated[int, typer.Option(min=2, help="Images a step.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 5e-3,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: cosine or constant.")] = (
+        "cosine"
+    ),
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     resize: Annotated[str, typer.Option(help="stretch or letterbox.")] = "stretch",
     channels: Annotated[str, typer.Option(help="auto, grey or rgb.")] = "auto",
@@ -126,20 +137,29 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 200,
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model or an interrupted training.")
+    ] = False,
 ) -> None:
     """Train on the normals of the train split and calibrate on held-out ones."""
-    from scrd.config import Config, ConfigError
-    from scrd.data.manifest import ManifestError
-    from scrd.detector import Detector
-    from scrd.model.weights import TeacherError
-    from scrd.storage import ModelFolderError, refuse_if_taken
-    from scrd.synthesis.perturbation import NoiseSettings
-    from scrd.training import TrainingError
+    import shutil
 
+    from scrd.config import Config
+    from scrd.detector import Detector
+    from scrd.errors import ConfigError
+    from scrd.storage import refuse_if_taken
+    from scrd.synthesis.perturbation import NoiseSettings
+
+    out_folder = out_folder.absolute()  # "." has no name
     work = out_folder.with_name(out_folder.name + ".partial")
-    choices: dict[str, Any] = {"resize": resize, "channels": channels, "pooling": pooling}
-    try:
+    choices: dict[str, Any] = {
+        "resize": resize,
+        "channels": channels,
+        "pooling": pooling,
+        "schedule": schedule,
+    }
+    patch: dict[str, Any] = {"kind": noise, "strength": noise_strength}
+    with _refusing():
         config = Config(
             teacher=teacher,
             weights=weights,
@@ -152,27 +172,21 @@ def train(
             window=_parse_window(window),
             held_out=held_out,
             false_alarm_rate=false_alarm_rate,
-            noise=NoiseSettings(kind=noise, strength=noise_strength),  # type: ignore[arg-type]
+            noise=NoiseSettings(**patch),
             precision=precision,
             checkpoint_every=checkpoint_every,
             **choices,
         )
         refuse_if_taken(out_folder, overwrite)
+        if work.exists() and not (resume or overwrite):
+            raise ConfigError(
+                f"{work}: an interrupted training is here; --resume goes on with it, "
+                "--overwrite starts anew"
+            )
         detector = Detector.fit(
             data, config, work=work, resume=resume, device=device, progress=True
         )
         detector.save(out_folder, replace=overwrite)
-    except (
-        ConfigError,
-        ManifestError,
-        ModelFolderError,
-        TeacherError,
-        TrainingError,
-        ValueError,
-    ) as e:
-        _refuse(e)
-    import shutil
-
     shutil.rmtree(work)
     calibration = detector.calibration
     out.print(
@@ -184,12 +198,14 @@ def train(
 
 
 def _parse_window(text: str | None) -> tuple[float, float] | None:
+    from scrd.errors import ConfigError
+
     if text is None:
         return None
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--window takes LOW,HIGH, two numbers, not {text!r}") from None
+        raise ConfigError(f"--window takes LOW,HIGH, two numbers, not {text!r}") from None
     return low, high
 
 
@@ -207,18 +223,15 @@ def score(
     from scrd.data.reading import ImageError, find_images
     from scrd.detector import Detector, Scored
     from scrd.report.run import output_names, write_overlay, write_raw_map, write_scores
-    from scrd.storage import ModelFolderError
 
-    files: list[Path] = []
-    for path in paths:
-        found = find_images(path) if path.is_dir() else [path]
-        if not found:
-            _refuse(ValueError(f"{path}: no images in this folder"))
-        files += found
-    try:
+    with _refusing():
+        files: list[Path] = []
+        for path in paths:
+            found = find_images(path) if path.is_dir() else [path]
+            if not found:
+                raise ImageError(path, "no images in this folder")
+            files += found
         detector = Detector.load(model, device=device)
-    except ModelFolderError as e:
-        _refuse(e)
     names = output_names(files)
     results: list[Scored | ImageError] = []
     flagged = 0
@@ -250,18 +263,13 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score the test split against its labels: metrics.json, scores.csv, report.html."""
-    from scrd.data.manifest import ManifestError
-    from scrd.data.reading import ImageError
     from scrd.detector import Detector
     from scrd.evaluation import evaluate as run
     from scrd.report.run import write_evaluation
-    from scrd.storage import ModelFolderError
 
-    try:
+    with _refusing():
         detector = Detector.load(model, device=device)
         evaluation = run(detector, data, batch_size=batch_size, progress=True)
-    except (ModelFolderError, ManifestError, ImageError) as e:
-        _refuse(e)
     write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
@@ -303,12 +311,10 @@ def demo(
         "template: the figures say that the software works, not how well it finds disease."
     )
     started = time.perf_counter()
-    try:
+    with _refusing():
         data = make_mni152(out_folder / "data", seed=seed)
         config = Config(image_size=128, iterations=1500, seed=seed)
         detector = Detector.fit(data, config, progress=True)
-    except (FileExistsError, ModuleNotFoundError) as e:
-        _refuse(e)
     detector.save(out_folder / "model", replace=True)
     evaluation = run(detector, data, progress=True)
     write_evaluation(out_folder, detector, evaluation, notes=[note])

@@ -5,8 +5,11 @@ The only module that knows the whole way of an image: data → model → scoring
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
+import math
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +31,12 @@ from scrd.data.manifest import Record, read_manifest
 from scrd.data.preprocess import Preprocessing, content_mask, map_to_source
 from scrd.data.reading import ImageError, read_image
 from scrd.data.split import split_by_group
+from scrd.errors import ConfigError
 from scrd.model import SCRD, build_model
 from scrd.model_card import model_card
 from scrd.progress import counting, training_bar
 from scrd.scoring import infer, map_statistics, pool
-from scrd.storage import Contents, read_model_folder, write_model_folder
+from scrd.storage import Contents, ModelFolderError, read_model_folder, write_model_folder
 from scrd.training import LogEntry, TrainingError, make_fabric, train
 
 INTENSITY_SAMPLE = 256
@@ -94,7 +98,8 @@ class Detector:
         device: str = "auto",
     ) -> None:
         self.device = resolve_device(device)
-        self.model = model.to(self.device).eval()
+        # as in training: another memory format rounds otherwise, and scores would differ
+        self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.config = config
         self.preprocessing = preprocessing
         self.calibration = calibration
@@ -134,6 +139,8 @@ class Detector:
         """
         config = config or Config()
         started = time.perf_counter()
+        resolve_device(device)
+        fabric = make_fabric(config.precision, device)
         manifest = read_manifest(data, for_training=True)
         fitting, selection, calibrating = hold_out(manifest.train_normals, config)
         with torch.random.fork_rng():
@@ -168,7 +175,6 @@ class Detector:
             raise TrainingError(
                 f"{manifest.root}: too few readable normal images; the first problem: {failures[0]}"
             )
-        fabric = make_fabric(config.precision, device)
         with training_bar(config.iterations, progress) as on_log:
             log = train(
                 model,
@@ -196,7 +202,7 @@ class Detector:
                 "calibrated": len(stacks[2].index),
                 "calibration_groups": len(set(calibration.groups)),
             },
-            "unreadable": [str(f) for f in failures],
+            "unreadable": [f"{f.path.name}: {f.reason}" for f in failures],
             "teacher_weights": model.teacher.source,
             "seconds": round(trained, 1),
             "device": str(fabric.device),
@@ -269,6 +275,7 @@ class Detector:
         Raises:
             ModelFolderError: the place is taken.
         """
+        threshold = self.calibration.threshold
         contents = Contents(
             config={
                 "scrd_version": __version__,
@@ -277,7 +284,11 @@ class Detector:
                 "student_rectified": self.model.student.rectified,
                 "provenance": self.provenance,
             },
-            calibration=dataclasses.asdict(self.calibration),
+            calibration={
+                **dataclasses.asdict(self.calibration),
+                # JSON knows no infinity
+                "threshold": threshold if math.isfinite(threshold) else None,
+            },
             weights=self.model.state_dict(),
         )
         lines = "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in self.log)
@@ -293,28 +304,48 @@ class Detector:
         """
         contents = read_model_folder(Path(folder))
         raw = contents.config
-        config = from_dict(Config, raw["config"])
-        preprocessing = Preprocessing(
-            **{**raw["preprocessing"], "intensity": Intensity(**raw["preprocessing"]["intensity"])}
-        )
-        model = build_model(config.teacher, "deferred", rectify=raw["student_rectified"])
-        model.load_state_dict(contents.weights)
-        log = [
-            LogEntry(**{**entry, "scale_weights": tuple(entry["scale_weights"])})
-            for line in (Path(folder) / "training.jsonl").read_text().splitlines()
-            for entry in [json.loads(line)]
-        ]
-        calibration = from_dict(Calibration, contents.calibration)
-        return cls(model, config, preprocessing, calibration, raw["provenance"], log, (), device)
+        try:
+            config = from_dict(Config, raw["config"])
+            rule = raw["preprocessing"]
+            preprocessing = Preprocessing(**{**rule, "intensity": Intensity(**rule["intensity"])})
+            model = build_model(config.teacher, "deferred", rectify=raw["student_rectified"])
+            model.load_state_dict(contents.weights)
+            threshold = contents.calibration["threshold"]
+            calibration = from_dict(
+                Calibration,
+                {**contents.calibration, "threshold": math.inf if threshold is None else threshold},
+            )
+            provenance = raw["provenance"]
+        except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as e:
+            raise ModelFolderError(
+                f"{Path(folder) / 'config.json'}: does not describe this model "
+                f"({type(e).__name__}: {e})"
+            ) from e
+        path = Path(folder) / "training.jsonl"
+        try:
+            log = [from_dict(LogEntry, json.loads(x)) for x in path.read_text().splitlines()]
+        except (ConfigError, OSError, TypeError, ValueError) as e:
+            raise ModelFolderError(f"{path}: not a readable training log ({e})") from e
+        return cls(model, config, preprocessing, calibration, provenance, log, (), device)
 
 
 def resolve_device(device: str) -> torch.device:
-    """``auto`` is the first of CUDA, MPS and CPU that is there."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """``auto`` is the first of CUDA, MPS and CPU that is there.
+
+    Raises:
+        ConfigError: unknown, or not on this machine.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(name for name, available in there.items() if available))
+    if not there.get(device, False):
+        known = ", ".join(name for name, available in there.items() if available)
+        raise ConfigError(f"no device {device!r} on this machine: choose auto, {known}")
+    return torch.device(device)
 
 
 def versions() -> dict[str, str]:
@@ -351,19 +382,23 @@ def hold_out(
 def _fix_preprocessing(records: Sequence[Record], config: Config) -> Preprocessing:
     """Fix the intensity rule on an even sample of the training images."""
     step = max(1, len(records) // INTENSITY_SAMPLE)
-    sample = []
-    for record in records[::step]:
-        try:
-            sample.append(read_image(record.path))
-        except ImageError:
-            continue  # reported when the whole part is read
-    if not sample:
+    sample = _readable(records[::step])
+    first = next(sample, None)
+    if first is None:
         raise TrainingError(f"none of the training images can be read, e.g. {records[0].path}")
     try:
-        intensity = fit_intensity(sample, window=config.window, channels=config.channels)
+        images = itertools.chain([first], sample)
+        intensity = fit_intensity(images, window=config.window, channels=config.channels)
     except ValueError as e:
         raise TrainingError(f"no intensity rule fits the training images: {e}") from e
     return Preprocessing(intensity, config.image_size, config.resize)
+
+
+def _readable(records: Sequence[Record]) -> Iterator[NDArray[Any]]:
+    """One image in memory at a time; what cannot be read is reported when the part is read."""
+    for record in records:
+        with contextlib.suppress(ImageError):
+            yield read_image(record.path)
 
 
 def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from scrd.data.confounds import confound_table, scalars
 from scrd.data.duplicates import luminance
-from scrd.data.manifest import ManifestError, Record, read_manifest
+from scrd.data.manifest import GROUPING, ManifestError, Record, read_manifest
 from scrd.data.reading import ImageError, read_image
 from scrd.detector import Detector, Scored, versions
 from scrd.localisation import box_mask, localisation_metrics, pointing_hit
@@ -107,7 +107,7 @@ def _within(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """AUROC among the images that share a value of a manifest column, such as the view."""
     table: dict[str, dict[str, dict[str, float]]] = {}
-    columns = sorted({name for r in records for name in r.attributes})
+    columns = sorted({name for r in records for name in r.attributes} - set(GROUPING))
     for column in columns:
         values = np.array([r.attributes.get(column, "") for r in records])
         distinct = sorted(set(values) - {""})
@@ -136,7 +136,10 @@ class Evaluation:
     Attributes:
         records: the N readable test images.
         scored: their results, in the same order.
-        failures: the test images that could not be read.
+        failures: the test images that could not be read, and the masks or boxes that cannot be
+            used, whose images are scored all the same.
+        failed: the records of the M test images that could not be read; their errors are the
+            first M failures.
         metrics: the content of ``metrics.json``; see :func:`evaluate_scores` for the figures
             from scores, and ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``,
             ``pooling`` and ``settings`` beside them.
@@ -145,6 +148,7 @@ class Evaluation:
     records: tuple[Record, ...]
     scored: tuple[Scored, ...]
     failures: tuple[ImageError, ...]
+    failed: tuple[Record, ...]
     metrics: Mapping[str, Any]
 
 
@@ -179,6 +183,11 @@ def evaluate(
         if isinstance(result, Scored)
     ]
     failures = tuple(result for result in results if isinstance(result, ImageError))
+    failed = tuple(
+        record
+        for record, result in zip(manifest.test, results, strict=True)
+        if isinstance(result, ImageError)
+    )
     if not pairs:
         raise failures[0]
     records, scored = (tuple(column) for column in zip(*pairs, strict=True))
@@ -196,9 +205,10 @@ def evaluate(
         "pooling": calibration.pooling,
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
     }
-    localisation = _localise(detector, records, scored)
+    localisation, unmarked = _localise(detector, records, scored)
     if localisation:
         metrics["localisation"] = localisation
+    failures += unmarked
     if metrics["n_normal"] and metrics["n_abnormal"]:
         metrics["confounds"] = _confounds(records)
     metrics["settings"] = {
@@ -208,7 +218,7 @@ def evaluate(
         "trained": dict(detector.provenance),
         "evaluated": {"device": str(detector.device), "versions": versions()},
     }
-    return Evaluation(records, scored, failures, metrics)
+    return Evaluation(records, scored, failures, failed, metrics)
 
 
 def _confounds(records: Sequence[Record]) -> dict[str, float]:
@@ -237,7 +247,8 @@ def mark(record: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Where the lesions of an image are: (H, W) bool, from its mask or its boxes, else nowhere.
 
     Raises:
-        ImageError: the mask cannot be read or has another size than the image.
+        ImageError: the mask cannot be read or has another size than the image, or a box lies
+            outside it.
     """
     marked = np.zeros(size, dtype=bool)
     if record.mask is not None:
@@ -248,32 +259,44 @@ def mark(record: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
             raise ImageError(record.mask, reason)
         marked |= mask > 0
     for box in record.boxes:
-        marked |= box_mask(size, *box)
+        try:
+            marked |= box_mask(size, *box)
+        except ValueError as e:
+            raise ImageError(record.path, str(e)) from e
     return marked
 
 
 def _localise(
     detector: Detector, records: Sequence[Record], scored: Sequence[Scored]
-) -> dict[str, float | int]:
+) -> tuple[dict[str, float | int], tuple[ImageError, ...]]:
     """Localisation on the images whose lesions are known; normals count as free of lesions.
 
     Two baselines stand beside the pointing game: the brightest place of the image, and its
     centre.
     """
-    chosen = [i for i, r in enumerate(records) if r.mask is not None or r.boxes or r.label == 0]
-    marked = [i for i in chosen if records[i].label == 1]
+    chosen, marked, failures = [], [], []
+    bright = centre = 0
+    for i, (record, result) in enumerate(zip(records, scored, strict=True)):
+        if record.mask is not None or record.boxes:
+            try:
+                mask = mark(record, result.source_size)
+            except ImageError as e:
+                failures.append(e)
+                continue
+            if mask.any():
+                marked.append(i)
+                grey = luminance(read_image(record.path))
+                bright += pointing_hit(gaussian_filter(grey, 0.02 * max(grey.shape)), mask)
+                centre += bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])
+        elif record.label == 1:
+            continue
+        chosen.append(i)
     if not marked:
-        return {}
+        return {}, tuple(failures)
     measured = localisation_metrics(
         _Lazy(lambda n: detector.source_map(scored[chosen[n]]), len(chosen)),
         _Lazy(lambda n: mark(records[chosen[n]], scored[chosen[n]].source_size), len(chosen)),
     )
-    bright = centre = 0
-    for i in marked:
-        mask = mark(records[i], scored[i].source_size)
-        grey = luminance(read_image(records[i].path))
-        bright += pointing_hit(gaussian_filter(grey, 0.02 * max(grey.shape)), mask)
-        centre += bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])
     measured["brightest_place_hit_rate"] = bright / len(marked)
     measured["centre_hit_rate"] = centre / len(marked)
-    return measured
+    return measured, tuple(failures)

@@ -52,8 +52,8 @@ def model_card(
         "",
         f"- Pooling `{calibration.pooling}`"
         + (" (chosen on probed held-out normals)." if calibration.separability else " (given)."),
-        f"- Flags a score of at least {calibration.threshold:.6g}: a new normal image of a new "
-        f"group is flagged with a probability of at most {calibration.false_alarm_rate:g}.",
+        f"- Flags a score of at least {calibration.threshold:.6g}: of new normal images, a share "
+        f"of {calibration.false_alarm_rate:g} or less is flagged on average.",
     ]
     if math.isinf(calibration.threshold):
         lines.append(

@@ -116,6 +116,12 @@ def pool(
 
 
 def log_statistics(statistics: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of log mean and log top over normals, for ``fused``."""
+    """Mean and standard deviation of log mean and log top over normals, for ``fused``.
+
+    The deviation is at least 0.02 (a spread of 2 %), so that a handful of alike normals does not
+    make one of the two count without bound.
+    """
     logs = {name: statistics[name].double().clamp_min(1e-12).log() for name in ("mean", "top")}
-    return {name: (float(x.mean()), max(float(x.std()), 1e-6)) for name, x in logs.items()}
+    return {
+        name: (float(x.mean()), max(float(x.std(correction=0)), 0.02)) for name, x in logs.items()
+    }

@@ -23,11 +23,13 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scrd.errors import ScrdError
+
 FORMAT = 1
 _REQUIRED = ("weights.safetensors", "calibration.json")
 
 
-class ModelFolderError(RuntimeError):
+class ModelFolderError(ScrdError):
     """A model folder cannot be read or written; the message names the file and the cause."""
 
 
@@ -75,16 +77,29 @@ def write_model_folder(
     building = folder.with_name(folder.name + ".writing")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in contents.weights.items()}, building / _REQUIRED[0])
-    (building / _REQUIRED[1]).write_text(json.dumps(contents.calibration, indent=1))
+    tensors = {k: v.contiguous() for k, v in contents.weights.items()}
+    save_file(tensors, building / _REQUIRED[0])
+    (building / _REQUIRED[1]).write_text(
+        json.dumps(contents.calibration, indent=1, allow_nan=False)
+    )
+    # safetensors lets nobody but the owner read
+    shutil.copymode(building / _REQUIRED[1], building / _REQUIRED[0])
     (building / "training.jsonl").write_text(log_lines)
     (building / "card.md").write_text(card, encoding="utf-8")
     hashes = {name: _sha256(building / name) for name in _REQUIRED}
     config = {"format": FORMAT, **contents.config, "sha256": hashes}
-    (building / "config.json").write_text(json.dumps(config, indent=1))
+    (building / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False))
+    older = folder.with_name(folder.name + ".older")
+    shutil.rmtree(older, ignore_errors=True)
     if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(building, folder)
+        os.replace(folder, older)
+    try:
+        os.replace(building, folder)
+    except OSError:
+        if older.exists():
+            older.rename(folder)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def refuse_if_taken(folder: Path, replace: bool) -> None:
@@ -109,6 +124,10 @@ def read_model_folder(folder: Path) -> Contents:
         if folder.with_name(folder.name + ".partial").is_dir():
             hint = "; its training was interrupted: `scrd train ... --resume` finishes it"
         raise ModelFolderError(f"{folder}: no such model folder{hint}")
+    if (folder / "checkpoint.safetensors").is_file():
+        raise ModelFolderError(
+            f"{folder}: an interrupted training, not a model; `scrd train ... --resume` finishes it"
+        )
     config = _read_json(folder / "config.json")
     if config.get("format") != FORMAT:
         raise ModelFolderError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scrd.config import Config
+from scrd.errors import ConfigError, ScrdError
 from scrd.model import SCRD
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
@@ -43,7 +45,7 @@ class LogEntry:
     images_per_second: float
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ScrdError):
     """Training cannot start or go on; the message says why."""
 
 
@@ -76,6 +78,13 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
     return out
 
 
+def learning_rate(step: int, config: Config) -> float:
+    """Learning rate of a step, from 0: constant, or half a cosine from the first to zero."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.iterations))
+
+
 def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
     """Device and precision of a run, through Lightning Fabric.
 
@@ -83,11 +92,17 @@ def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
         precision: a Fabric precision; ``auto`` is bf16-mixed on a GPU that has bf16, else fp32
             (bf16 is slower than fp32 on most CPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        ConfigError: Fabric knows no such precision.
     """
     cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if precision == "auto":
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    try:
+        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    except ValueError as e:
+        raise ConfigError(f"precision {precision!r}: {e}") from e
 
 
 def _trainable_state(model: SCRD) -> dict[str, Tensor]:
@@ -136,10 +151,12 @@ def load_checkpoint(
     """
     try:
         with safe_open(path, framework="pt") as f:
-            metadata = f.metadata()
+            metadata = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
     except Exception as e:
         raise TrainingError(f"{path}: not a readable checkpoint ({e})") from e
+    if not {"identity", "iteration", "log"} <= set(metadata):
+        raise TrainingError(f"{path}: not a readable checkpoint (written by something else)")
     if metadata["identity"] != identity:
         theirs, ours = json.loads(metadata["identity"]), json.loads(identity)
         changed = [k for k in ours if theirs.get(k) != ours[k]]
@@ -256,25 +273,29 @@ def train(
         clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
         features = StepFeatures(clean, student, noisy, scale_weights.float(), footprint)
         loss = objective.function(features).mean()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
         optimizer.zero_grad(set_to_none=True)
         fabric.backward(loss)
         optimizer.step()
 
         done += len(index)
         finished = step + 1
-        if finished % LOG_EVERY == 0 or finished == config.iterations:
-            value = float(loss.detach())
-            if not np.isfinite(value):
-                raise TrainingError(
-                    f"the loss became {value} at iteration {finished}: lower the learning rate "
-                    "or check the intensity window of the data"
-                )
+        logging = finished % LOG_EVERY == 0 or finished == config.iterations
+        saving = checkpoint is not None and finished % config.checkpoint_every == 0
+        if (logging or saving) and not np.isfinite(value := float(loss.detach())):
+            raise TrainingError(
+                f"the loss became {value} at iteration {finished}: lower the learning rate "
+                "or check the intensity window of the data"
+            )
+        if logging:
             now = time.perf_counter()
             alpha = tuple(scale_weights.detach().float().mean(dim=0).tolist())
             log.append(LogEntry(finished, value, alpha, done / (now - clock)))
             clock, done = now, 0
             on_log(log[-1])
-        if checkpoint is not None and finished % config.checkpoint_every == 0:
+        if saving:
+            assert checkpoint is not None
             save_checkpoint(checkpoint, model, optimizer, log, finished, identity)
     model.eval()
     return log

@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scrd.data.reading import find_images
+from scrd.errors import ScrdError
 
 _REQUIRED = ("path", "label", "class", "split")
-_GROUPING = ("patient", "group", "study")
+GROUPING = ("patient", "group", "study")
 
 _BOX = ("x_min", "y_min", "x_max", "y_max")
 
 Box = tuple[float, float, float, float]
 
 
-class ManifestError(Exception):
+class ManifestError(ScrdError):
     """A data set whose description is missing or contradicts itself.
 
     Attributes:
@@ -251,7 +252,7 @@ def _from_row(table: Path, where: str, row: Mapping[str, str]) -> Record:
         label=int(row["label"]),
         kind=row["class"],
         split=row["split"],
-        group=next((row[column] for column in _GROUPING if row.get(column)), None),
+        group=next((row[column] for column in GROUPING if row.get(column)), None),
         mask=table.parent / row["mask"] if row.get("mask") else None,
         attributes={c: cell for c, cell in row.items() if c not in (*_REQUIRED, "mask")},
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.decoders import SIGNATURES, ImageInfo, Refused, decode, inspect
+from scrd.errors import ScrdError
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -28,7 +29,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 MAX_PIXELS = 200_000_000
 
 
-class ImageError(Exception):
+class ImageError(ScrdError):
     """An image file that cannot be used.
 
     Attributes:

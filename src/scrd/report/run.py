@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -68,10 +69,11 @@ def output_names(files: Sequence[Path]) -> list[Path]:
 
     The suffix is dropped, unless two files differ in nothing else.
     """
-    root = Path(os.path.commonpath([f.resolve().parent for f in files])) if files else Path()
-    relative = [f.resolve().relative_to(root) for f in files]
-    stems = [r.with_suffix("") for r in relative]
-    return [r if stems.count(stem) > 1 else stem for r, stem in zip(relative, stems, strict=True)]
+    absolute = [Path(os.path.abspath(f)) for f in files]  # a link keeps its own name
+    root = Path(os.path.commonpath([f.parent for f in absolute])) if files else Path()
+    relative = [f.relative_to(root) for f in absolute]
+    taken = Counter([*relative, *(r.with_suffix("") for r in relative)])
+    return [r if taken[r.with_suffix("")] > 1 else r.with_suffix("") for r in relative]
 
 
 def draw(detector: Detector, scored: Scored, title: str) -> Image.Image:
@@ -114,8 +116,9 @@ def write_evaluation(
     folder.mkdir(parents=True, exist_ok=True)
     metrics = evaluation.metrics
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
-    names = [r.name for r in evaluation.records] + [str(f.path) for f in evaluation.failures]
-    write_scores(folder / "scores.csv", names, [*evaluation.scored, *evaluation.failures])
+    names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
+    unread = evaluation.failures[: len(evaluation.failed)]
+    write_scores(folder / "scores.csv", names, [*evaluation.scored, *unread])
     scores = [s.score for s in evaluation.scored]
     labels = [r.label for r in evaluation.records]
     threshold = metrics["threshold"]
@@ -145,8 +148,8 @@ def write_evaluation(
 
 def _warnings(evaluation: Evaluation) -> list[str]:
     notes = []
-    if evaluation.failures:
-        notes.append(f"{len(evaluation.failures)} test images could not be read: see errors.csv.")
+    if evaluation.failed:
+        notes.append(f"{len(evaluation.failed)} test images could not be read: see errors.csv.")
     if evaluation.metrics["threshold"] is None:
         notes.append(
             "There were too few calibration normals for the chosen false-alarm rate: nothing is "

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from scrd.errors import ConfigError
 from scrd.synthesis.simplex import random_permutations, simplex_fields
 
 NoiseKind = Literal["simplex", "gaussian"]
@@ -51,17 +52,17 @@ class NoiseSettings:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
-            raise ValueError(f"noise kind must be 'simplex' or 'gaussian', got {self.kind!r}")
+            raise ConfigError(f"noise kind must be 'simplex' or 'gaussian', got {self.kind!r}")
         if not 0 < self.strength < float("inf"):
-            raise ValueError(f"noise strength must be positive and finite, got {self.strength}")
+            raise ConfigError(f"noise strength must be positive and finite, got {self.strength}")
         if self.octaves < 1:
-            raise ValueError(f"noise needs at least one octave, got {self.octaves}")
+            raise ConfigError(f"noise needs at least one octave, got {self.octaves}")
         if not 0 < self.persistence <= 1:
-            raise ValueError(f"persistence must be in (0, 1], got {self.persistence}")
+            raise ConfigError(f"persistence must be in (0, 1], got {self.persistence}")
         if self.min_side < 1:
-            raise ValueError(f"smallest patch side must be at least 1 pixel, got {self.min_side}")
+            raise ConfigError(f"smallest patch side must be at least 1 pixel, got {self.min_side}")
         if not 0 < self.max_side_fraction <= 1:
-            raise ValueError(
+            raise ConfigError(
                 f"largest patch side as a fraction must be in (0, 1], got {self.max_side_fraction}"
             )
 
