@@ -27,8 +27,6 @@ EfficientNet-Lite0, the blocks are those of ResNet-18 (the paper: WideResNet-50-
 
 `train/normal` holds normal images only. A score is printed for every image under `test`; if some
 lie in a folder named `normal` and others do not, so are the AUROCs. Images are read as 8-bit RGB.
-
-MEASURED
 """
 
 import argparse
@@ -193,21 +191,21 @@ def objective(name: str, u, v, z, alpha: Tensor, footprint: Tensor) -> Tensor:
 def contrast_and_scale(u, v, z, alpha: Tensor, footprint: Tensor) -> Tensor:
     """What the scrd objective adds to rd, (B,); <> is the mean over the patch.
 
-    sum_k <max(0, D(u, v) - D(z, v) + margin D(u, z))> + alpha_k (r_k / temperature + log 3 alpha_k)
-    with r_k = <D(u, v)> / (<D(u, v)> + <D(z, v)>), a constant that is small where a scale tells
-    clean from noisy; the best alpha is softmax(-r / temperature).
+    sum_k <max(0, D(u, v) - D(z, v) + margin D(u, z))> + t_k log(t_k / alpha_k)
+    with t = softmax(-r / temperature) and r_k = <D(u, v)> / (<D(u, v)> + <D(z, v)>), constants; r_k
+    is small where a scale tells clean from noisy.
     """
-    total = 0
+    total, shares = 0, []
     for k in range(len(u)):
         w = F.adaptive_avg_pool2d(footprint, u[k].shape[-2:])[:, 0]
         w = w / (w.sum(dim=(1, 2), keepdim=True) + EPS)
         clean, noisy = distance(u[k], v[k]), distance(z[k], v[k])
         contrast = F.relu(clean - noisy + MARGIN * distance(u[k], z[k]))
         near, far = (w * clean).sum(dim=(1, 2)), (w * noisy).sum(dim=(1, 2))
-        r = (near / (near + far + EPS)).detach()
-        scale = alpha[:, k] * (r / TEMPERATURE + (len(u) * alpha[:, k]).log())
-        total += (w * contrast).sum(dim=(1, 2)) + scale
-    return total
+        shares.append((near / (near + far + EPS)).detach())
+        total += (w * contrast).sum(dim=(1, 2))
+    t = (-torch.stack(shares, dim=1) / TEMPERATURE).softmax(dim=1)
+    return total + (t * (t / alpha).log()).sum(dim=1)
 
 
 def loss_of(model: Model, x: Tensor, name: str, generator: torch.Generator) -> Tensor:

@@ -264,12 +264,11 @@ def evaluate(
 ) -> None:
     """Score the test split against its labels: metrics.json, scores.csv, report.html."""
     from scrd.detector import Detector
-    from scrd.evaluation import evaluate as run
     from scrd.report.run import write_evaluation
 
     with _refusing():
         detector = Detector.load(model, device=device)
-        evaluation = run(detector, data, batch_size=batch_size, progress=True)
+        evaluation = detector.evaluate(data, batch_size=batch_size, progress=True)
     write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
@@ -303,7 +302,6 @@ def demo(
     from scrd.config import Config
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
-    from scrd.evaluation import evaluate as run
     from scrd.report.run import write_evaluation
 
     note = (
@@ -316,7 +314,7 @@ def demo(
         config = Config(image_size=128, iterations=1500, seed=seed)
         detector = Detector.fit(data, config, progress=True)
     detector.save(out_folder / "model", replace=True)
-    evaluation = run(detector, data, progress=True)
+    evaluation = detector.evaluate(data, progress=True)
     write_evaluation(out_folder, detector, evaluation, notes=[note])
     _print_metrics(evaluation.metrics)
     out.print(note)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ from scrd.progress import counting, training_bar
 from scrd.scoring import infer, map_statistics, pool
 from scrd.storage import Contents, ModelFolderError, read_model_folder, write_model_folder
 from scrd.training import LogEntry, TrainingError, make_fabric, train
+
+if TYPE_CHECKING:
+    from scrd.evaluation import Evaluation
 
 INTENSITY_SAMPLE = 256
 """Training images from which the intensity rule is fixed."""
@@ -264,6 +267,17 @@ class Detector:
                     source_size=batch.source_sizes[row],
                 ),
             )
+
+    def evaluate(
+        self, data: str | Path, *, batch_size: int = 16, progress: bool = False
+    ) -> Evaluation:
+        """Score the test split of a data set against its labels.
+
+        See :func:`scrd.evaluation.evaluate`, also for what is raised.
+        """
+        from scrd.evaluation import evaluate
+
+        return evaluate(self, data, batch_size=batch_size, progress=progress)
 
     def source_map(self, scored: Scored) -> NDArray[np.float32]:
         """The anomaly map in the source image's geometry, (H, W), float32, in [0, 2]."""

@@ -6,10 +6,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -192,6 +191,18 @@ def _cached_features(
     return [torch.cat(scale) for scale in zip(*parts, strict=True)]
 
 
+def _noisy_features(
+    model: SCRD, image: Tensor, config: Config, step: int
+) -> tuple[Sequence[Tensor], Tensor]:
+    """Perturb (B, C, S, S) afresh for this step: teacher features z_k, and the footprint."""
+    size = (image.shape[2], image.shape[3])
+    generator = _generator(config.seed, 2, step)
+    perturbation = sample_perturbation(len(image), size, config.noise, generator)
+    rgb = image.expand(-1, 3, -1, -1)
+    perturbed, footprint = apply_perturbation(rgb, perturbation.to(image.device), config.noise)
+    return model.teacher(perturbed.contiguous(memory_format=torch.channels_last)), footprint
+
+
 def train(
     model: SCRD,
     images: Tensor,
@@ -250,24 +261,17 @@ def train(
         index = batch_indices(step, config.batch_size, len(images), config.seed)
         image = to_device(images[index]) if cache is None or objective.contrastive else None
         with torch.no_grad(), fabric.autocast():
+            clean: Sequence[Tensor]
+            noisy: Sequence[Tensor]
             if cache is not None:
-                clean: Any = [to_device(f[index]) for f in cache]
+                clean = [to_device(f[index]) for f in cache]
             else:
                 assert image is not None
                 clean = model.teacher(image)
-            noisy: Any = ()
-            footprint = None
+            noisy, footprint = (), None
             if objective.contrastive:
                 assert image is not None
-                perturbation = sample_perturbation(
-                    len(index),
-                    (image.shape[2], image.shape[3]),
-                    config.noise,
-                    _generator(config.seed, 2, step),
-                ).to(fabric.device)
-                rgb = image.expand(-1, 3, -1, -1)
-                perturbed, footprint = apply_perturbation(rgb, perturbation, config.noise)
-                noisy = model.teacher(to_device(perturbed))
+                noisy, footprint = _noisy_features(model, image, config, step)
         student, scale_weights = wrapped.reconstruct(clean)
         # cosines of long vectors need fp32, whatever the precision of the network
         clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))

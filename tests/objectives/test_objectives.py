@@ -115,9 +115,14 @@ def naive_scale_ratio(u, v, z, footprint):
 
 def naive_scrd(u, v, z, alpha, footprint):
     total = naive_rd(u, v, z, alpha, footprint)
+    powers = []
     for k in range(3):
         r, contrast = naive_scale_ratio(u[k], v[k], z[k], footprint)
-        total += contrast + alpha[k] * r / TEMPERATURE + alpha[k] * math.log(3 * alpha[k])
+        total += contrast
+        powers.append(math.exp(-r / TEMPERATURE))
+    for k in range(3):
+        t = powers[k] / sum(powers)
+        total += t * math.log(t / alpha[k])
     return total
 
 
@@ -259,9 +264,10 @@ def test_where_the_ratios_meet():
     torch.testing.assert_close(released, algorithm2, rtol=1e-5, atol=0)
 
 
-def best_alpha(name, step):
+def best_alpha(name, step, start=(0.0, 0.0, 0.0)):
     """Where alpha goes if nothing but the objective decides: gradient descent on free logits."""
-    logits = torch.zeros_like(step.scale_weights, requires_grad=True)
+    logits = torch.zeros_like(step.scale_weights) + torch.tensor(start)
+    logits.requires_grad_(True)
     optimizer = torch.optim.Adam([logits], lr=0.1)
     for _ in range(400):
         optimizer.zero_grad()
@@ -306,6 +312,16 @@ def test_alpha_of_scrd_is_bounded_even_where_one_scale_is_perfect():
     alpha = best_alpha("scrd", extreme)
     assert alpha.argmax(dim=1).tolist() == [0, 0, 0]
     assert alpha.min() > math.exp(-1 / TEMPERATURE) / 3
+
+
+def test_alpha_of_scrd_comes_back_from_one_hot():
+    step = make_step()
+    torch.testing.assert_close(
+        best_alpha("scrd", step, start=(-15.0, 0.0, -15.0)),
+        best_alpha("scrd", step),
+        atol=1e-3,
+        rtol=0,
+    )
 
 
 # ------------------------------------------------------------------------ what `scrd` promises

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +13,7 @@ from scrd.objectives.rd import rd
 MARGIN = 0.5
 """m: how much nearer to u than to z the student must be, as a share of the distance u to z."""
 TEMPERATURE = 0.2
-"""τ: how far α may leave the uniform weights for a scale that separates clean from noisy."""
+"""τ: how sharply α prefers a scale that tells clean from noisy."""
 
 
 def _coverage(footprint: Tensor, size: torch.Size) -> Tensor:
@@ -34,10 +32,11 @@ def scrd(step: StepFeatures) -> Tensor:
       under the patch, where u and z differ. The margin is a share of the distance between u and
       z, so v = u always fulfils it. Over the whole map, as in Eq. (2), u and z are nearly the
       same vector and their ratio hardly pulls;
-    - scale:    Σ_k α_k r_k / τ + Σ_k α_k log(K α_k), with r_k = ⟨D(u_k, v_k)⟩_w /
-      (⟨D(u_k, v_k)⟩_w + ⟨D(z_k, v_k)⟩_w) in [0, 1] taken as a constant. Its minimum over α is
-      softmax(−E[r_k] / τ): α follows how well a scale tells clean from noisy, the entropy keeps
-      every α_k above exp(−1/τ) / K, and no choice of α spares the student any work.
+    - scale:    Σ_k t_k log(t_k / α_k), the divergence of α from t = softmax(−r / τ), with r_k =
+      ⟨D(u_k, v_k)⟩_w / (⟨D(u_k, v_k)⟩_w + ⟨D(z_k, v_k)⟩_w) in [0, 1] taken as a constant. Its
+      minimum over α is E[t]: α follows how well a scale tells clean from noisy. No t_k is below
+      exp(−1/τ) / K, the gradient α − t of the logits brings a one-hot α back, and no choice of
+      α spares the student any work.
 
     Returns:
         (B,), float.
@@ -54,7 +53,8 @@ def scrd(step: StepFeatures) -> Tensor:
         near = (w * to_clean).sum(dim=(1, 2)) / area
         far = (w * to_noisy).sum(dim=(1, 2)) / area
         shares.append((near / (near + far + EPSILON)).detach())
-    alpha = step.scale_weights
-    prior = (alpha * (alpha.clamp_min(EPSILON).log() + math.log(alpha.shape[1]))).sum(dim=1)
-    scale = (alpha * torch.stack(shares, dim=1)).sum(dim=1) / TEMPERATURE + prior
+    target = torch.log_softmax(-torch.stack(shares, dim=1) / TEMPERATURE, dim=1)
+    tiny = torch.finfo(step.scale_weights.dtype).tiny
+    log_alpha = step.scale_weights.clamp_min(tiny).log()
+    scale = (target.exp() * (target - log_alpha)).sum(dim=1)
     return rd(step) + contrast + scale
