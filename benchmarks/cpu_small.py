@@ -63,7 +63,7 @@ def run(data: Path, seed: Annotated[list[int] | None, typer.Option()] = None) ->
     """Run what is missing."""
     from scrd import Config, Detector
 
-    code = git("rev-parse", "HEAD:./../../src")
+    code = git("rev-parse", "HEAD:src")
     for s in seed or [0, 1, 2]:
         for objective in OBJECTIVES:
             for name in SETS:

@@ -262,7 +262,7 @@ def evaluate(
     batch_size: BatchSize = 16,
     device: Device = "auto",
 ) -> None:
-    """Score the test split against its labels: metrics.json, scores.csv, report.html."""
+    """Score the test split against its labels: metrics, scores, figures, report."""
     from scrd.detector import Detector
     from scrd.report.run import write_evaluation
 
@@ -302,7 +302,7 @@ def demo(
     from scrd.config import Config
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
-    from scrd.report.run import write_evaluation
+    from scrd.report.run import write_evaluation, write_overlay
 
     note = (
         "The lesions of this demonstration are simulated, and all heads are variations of one "
@@ -316,6 +316,8 @@ def demo(
     detector.save(out_folder / "model", replace=True)
     evaluation = detector.evaluate(data, progress=True)
     write_evaluation(out_folder, detector, evaluation, notes=[note])
+    for scored in evaluation.scored:
+        write_overlay(detector, scored, out_folder / "overlays" / f"{scored.path.stem}.jpg")
     _print_metrics(evaluation.metrics)
     out.print(note)
     out.print(f"{time.perf_counter() - started:.0f} s; open {out_folder / 'report.html'}")

@@ -112,7 +112,7 @@ def write_raw_map(detector: Detector, scored: Scored, path: Path) -> None:
 def write_evaluation(
     folder: Path, detector: Detector, evaluation: Evaluation, *, notes: Sequence[str] = ()
 ) -> None:
-    """Write ``metrics.json``, ``scores.csv`` and ``report.html`` of an evaluated test set."""
+    """Write ``metrics.json``, ``scores.csv``, figures and ``report.html`` of an evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
     metrics = evaluation.metrics
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
@@ -122,14 +122,17 @@ def write_evaluation(
     scores = [s.score for s in evaluation.scored]
     labels = [r.label for r in evaluation.records]
     threshold = metrics["threshold"]
-    figures = [
-        Figure(HISTOGRAM_CAPTION, histogram_figure(scores, labels, threshold=threshold)),
-    ]
+    figures = {}
     if "auroc" in metrics:
         roc = roc_figure(scores, labels, interval=metrics["auroc_ci95"], threshold=threshold)
-        figures.insert(0, Figure(ROC_CAPTION, roc))
+        figures["roc"] = Figure(ROC_CAPTION, roc)
+    histogram = histogram_figure(scores, labels, threshold=threshold)
+    figures["histogram"] = Figure(HISTOGRAM_CAPTION, histogram)
     if detector.log:
-        figures.append(Figure(TRAINING_CAPTION, training_curve([asdict(e) for e in detector.log])))
+        curve = training_curve([asdict(e) for e in detector.log])
+        figures["training"] = Figure(TRAINING_CAPTION, curve)
+    for name, figure in figures.items():
+        write_atomically(folder / f"{name}.svg", figure.svg)
     write_report(
         folder / "report.html",
         title=f"Anomaly detection on {metrics['settings']['data']}",
@@ -139,7 +142,7 @@ def write_evaluation(
             f"pooling {metrics['pooling']}"
         ),
         metrics=metrics,
-        figures=figures,
+        figures=list(figures.values()),
         galleries=_galleries(detector, evaluation),
         notes=[*notes, *_warnings(evaluation)],
         settings=metrics["settings"],
