@@ -157,9 +157,12 @@ def test_an_evaluation_is_written_whole(detector, evaluation, tmp_path):
     write_evaluation(tmp_path, detector, evaluation, notes=["Mind <the> gap."])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "errors.csv",
+        "histogram.svg",
         "metrics.json",
         "report.html",
+        "roc.svg",
         "scores.csv",
+        "training.svg",
     ]
 
     def refuse(word):
