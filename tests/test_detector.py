@@ -19,7 +19,8 @@ from scrd.config import Config
 from scrd.data.manifest import ManifestError, Record, read_manifest
 from scrd.data.preprocess import prepare
 from scrd.data.reading import ImageError, read_image
-from scrd.detector import Detector, Scored, hold_out
+from scrd.detector import Detector, Scored
+from scrd.fitting import hold_out
 from scrd.storage import ModelFolderError
 from scrd.training import TrainingError
 

@@ -15,9 +15,10 @@ from scrd.config import Config
 from scrd.metrics import auroc
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES, StepFeatures
+from scrd.runtime import make_fabric
 from scrd.scoring import anomaly_map, map_statistics
 from scrd.synthesis.perturbation import NoiseSettings, apply_perturbation, sample_perturbation
-from scrd.training import batch_indices, make_fabric, train
+from scrd.training import batch_indices, train
 
 SIZE, BATCH, STEPS = 64, 4, 3
 

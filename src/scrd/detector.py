@@ -5,13 +5,9 @@ The only module that knows the whole way of an image: data → model → scoring
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
 import json
 import math
-import platform
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,32 +16,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from scrd import __version__
-from scrd.calibration import Calibration, calibrate
+from scrd.calibration import Calibration
 from scrd.config import Config, from_dict
-from scrd.data.cache import ImageStack, iter_batches, load_images
-from scrd.data.intensity import Intensity, fit_intensity
-from scrd.data.manifest import Record, read_manifest
-from scrd.data.preprocess import Preprocessing, content_mask, map_to_source
-from scrd.data.reading import ImageError, read_image
-from scrd.data.split import split_by_group
+from scrd.data.cache import ImageStack, iter_batches
+from scrd.data.intensity import Intensity
+from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
+from scrd.data.reading import ImageError
 from scrd.errors import ConfigError
+from scrd.fitting import fit
 from scrd.model import SCRD, build_model
 from scrd.model_card import model_card
-from scrd.progress import counting, training_bar
+from scrd.progress import counting
+from scrd.runtime import resolve_device
 from scrd.scoring import infer, map_statistics, pool
 from scrd.storage import Contents, ModelFolderError, read_model_folder, write_model_folder
-from scrd.training import LogEntry, TrainingError, make_fabric, train
+from scrd.training import LogEntry
 
 if TYPE_CHECKING:
     from scrd.evaluation import Evaluation
-
-INTENSITY_SAMPLE = 256
-"""Training images from which the intensity rule is fixed."""
-SELECTION_SHARE = 0.2
-"""Share of the held-out normals that choose the pooling; the others calibrate, and only that."""
 
 
 @dataclass(frozen=True)
@@ -140,80 +130,8 @@ class Detector:
             TeacherError: the teacher or its weights cannot be had.
             TrainingError: too few images or groups, a diverging loss, a foreign checkpoint.
         """
-        config = config or Config()
-        started = time.perf_counter()
-        resolve_device(device)
-        fabric = make_fabric(config.precision, device)
-        manifest = read_manifest(data, for_training=True)
-        fitting, selection, calibrating = hold_out(manifest.train_normals, config)
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            model = build_model(config.teacher, config.weights)
-        preprocessing = _fix_preprocessing(fitting, config)
-        folder = Path(work) if work is not None else None
-        checkpoint = None
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            checkpoint = folder / "checkpoint.safetensors"
-            if not resume:
-                checkpoint.unlink(missing_ok=True)
-        stacks = []
-        for label, part in (
-            ("reading training images", fitting),
-            ("reading held-out images", selection),
-            ("reading held-out images", calibrating),
-        ):
-            with counting(label, len(part), progress) as advance:
-                stacks.append(
-                    load_images(
-                        [r.path for r in part],
-                        preprocessing,
-                        memory_limit=int(config.image_cache_gib * 2**30),
-                        folder=folder,
-                        on_progress=advance,
-                    )
-                )
-        failures = [f for stack in stacks for f in stack.failures]
-        if not all(len(stack.index) for stack in stacks):
-            raise TrainingError(
-                f"{manifest.root}: too few readable normal images; the first problem: {failures[0]}"
-            )
-        with training_bar(config.iterations, progress) as on_log:
-            log = train(
-                model,
-                stacks[0].images,
-                config,
-                fabric=fabric,
-                checkpoint=checkpoint,
-                identity=_identity(config, preprocessing, manifest.fingerprint),
-                on_log=on_log,
-            )
-        trained = time.perf_counter() - started
-        calibration = calibrate(
-            model,
-            selection=_with_content(stacks[1], preprocessing),
-            calibrating=_with_content(stacks[2], preprocessing),
-            groups=[calibrating[i].group or f"image {i}" for i in stacks[2].index],
-            config=config,
-        )
-        provenance = {
-            "data": manifest.root.name,
-            "fingerprint": manifest.fingerprint,
-            "normals": {
-                "trained": len(stacks[0].index),
-                "selected": len(stacks[1].index),
-                "calibrated": len(stacks[2].index),
-                "calibration_groups": len(set(calibration.groups)),
-            },
-            "unreadable": [f"{f.path.name}: {f.reason}" for f in failures],
-            "teacher_weights": model.teacher.source,
-            "seconds": round(trained, 1),
-            "device": str(fabric.device),
-            "versions": versions(),
-        }
-        return cls(
-            model, config, preprocessing, calibration, provenance, log, failures, str(fabric.device)
-        )
+        fitted = fit(data, config, work=work, resume=resume, device=device, progress=progress)
+        return cls(**vars(fitted), device=resolve_device(device).type)
 
     def score(
         self, paths: Sequence[str | Path], *, batch_size: int = 16, progress: bool = False
@@ -248,7 +166,8 @@ class Detector:
         if not batch.index:
             return
         maps, alpha = infer(self.model, batch.images)
-        statistics = map_statistics(maps, _with_content(batch, self.preprocessing)[1])
+        content = content_masks(batch.source_sizes, self.preprocessing)
+        statistics = map_statistics(maps, content)
         normals = self.calibration.pool_statistics
         statistics["fused"] = pool(statistics, "fused", normals)
         scores = statistics[self.calibration.pooling].double().numpy()
@@ -341,90 +260,3 @@ class Detector:
         except (ConfigError, OSError, TypeError, ValueError) as e:
             raise ModelFolderError(f"{path}: not a readable training log ({e})") from e
         return cls(model, config, preprocessing, calibration, provenance, log, (), device)
-
-
-def resolve_device(device: str) -> torch.device:
-    """``auto`` is the first of CUDA, MPS and CPU that is there.
-
-    Raises:
-        ConfigError: unknown, or not on this machine.
-    """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return torch.device(next(name for name, available in there.items() if available))
-    if not there.get(device, False):
-        known = ", ".join(name for name, available in there.items() if available)
-        raise ConfigError(f"no device {device!r} on this machine: choose auto, {known}")
-    return torch.device(device)
-
-
-def versions() -> dict[str, str]:
-    """Versions and machine that produced a result."""
-    import timm
-
-    return {
-        "scrd": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-    }
-
-
-def hold_out(
-    normals: Sequence[Record], config: Config
-) -> tuple[list[Record], list[Record], list[Record]]:
-    """Divide train normals by group into those that train, choose the pooling, and calibrate.
-
-    Raises:
-        TrainingError: too few groups for three parts.
-    """
-    held = config.held_out
-    fractions = (1 - held, held * SELECTION_SHARE, held * (1 - SELECTION_SHARE))
-    try:
-        parts = split_by_group([r.group for r in normals], fractions, config.seed)
-    except ValueError as e:
-        raise TrainingError(f"the train normals cannot be held out: {e}") from e
-    fitting, selection, calibrating = ([normals[i] for i in part] for part in parts)
-    return fitting, selection, calibrating
-
-
-def _fix_preprocessing(records: Sequence[Record], config: Config) -> Preprocessing:
-    """Fix the intensity rule on an even sample of the training images."""
-    step = max(1, len(records) // INTENSITY_SAMPLE)
-    sample = _readable(records[::step])
-    first = next(sample, None)
-    if first is None:
-        raise TrainingError(f"none of the training images can be read, e.g. {records[0].path}")
-    try:
-        images = itertools.chain([first], sample)
-        intensity = fit_intensity(images, window=config.window, channels=config.channels)
-    except ValueError as e:
-        raise TrainingError(f"no intensity rule fits the training images: {e}") from e
-    return Preprocessing(intensity, config.image_size, config.resize)
-
-
-def _readable(records: Sequence[Record]) -> Iterator[NDArray[Any]]:
-    """One image in memory at a time; what cannot be read is reported when the part is read."""
-    for record in records:
-        with contextlib.suppress(ImageError):
-            yield read_image(record.path)
-
-
-def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
-    """What a checkpoint must agree on: every setting that acts on training, and the data."""
-    settings = config.to_dict()
-    for free in ("checkpoint_every", "false_alarm_rate", "pooling", "image_cache_gib"):
-        del settings[free]
-    identity = {**settings, "preprocessing": dataclasses.asdict(preprocessing), "data": fingerprint}
-    return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)
-
-
-def _with_content(stack: ImageStack, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """The images of a stack and where they are not padding, (N, S, S) bool."""
-    masks = [content_mask(size, preprocessing) for size in stack.source_sizes]
-    return stack.images, torch.stack(masks)

@@ -17,7 +17,7 @@ from scrd.data.confounds import confound_table, scalars
 from scrd.data.duplicates import luminance
 from scrd.data.manifest import GROUPING, ManifestError, Record, read_manifest
 from scrd.data.reading import ImageError, read_image
-from scrd.detector import Detector, Scored, versions
+from scrd.detector import Detector, Scored
 from scrd.localisation import box_mask, localisation_metrics, pointing_hit
 from scrd.metrics import (
     auroc,
@@ -27,6 +27,7 @@ from scrd.metrics import (
     false_alarm_rate,
     sensitivity_at_far,
 )
+from scrd.runtime import versions
 
 _MOST_STRATA = 6
 

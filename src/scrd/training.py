@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scrd.config import Config
-from scrd.errors import ConfigError, ScrdError
+from scrd.errors import ScrdError
 from scrd.model import SCRD
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
@@ -82,26 +82,6 @@ def learning_rate(step: int, config: Config) -> float:
     if config.schedule == "constant":
         return config.learning_rate
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.iterations))
-
-
-def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
-    """Device and precision of a run, through Lightning Fabric.
-
-    Args:
-        precision: a Fabric precision; ``auto`` is bf16-mixed on a GPU that has bf16, else fp32
-            (bf16 is slower than fp32 on most CPUs).
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-
-    Raises:
-        ConfigError: Fabric knows no such precision.
-    """
-    cuda = device in ("auto", "cuda") and torch.cuda.is_available()
-    if precision == "auto":
-        precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
-    try:
-        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
-    except ValueError as e:
-        raise ConfigError(f"precision {precision!r}: {e}") from e
 
 
 def _trainable_state(model: SCRD) -> dict[str, Tensor]:
@@ -223,7 +203,7 @@ def train(
         model: the network, on the CPU; left on Fabric's device in eval mode.
         images: (N, C, S, S), float32, in [0, 1], C = 1 or 3: the normal training images.
         config: settings.
-        fabric: device and precision, see :func:`make_fabric`.
+        fabric: device and precision, see :func:`scrd.runtime.make_fabric`.
         checkpoint: file that is written every ``config.checkpoint_every`` iterations and, if it
             is there, resumed from.
         identity: JSON object that says what a checkpoint must agree on to be resumed.

@@ -10,7 +10,8 @@ from scrd.config import Config
 from scrd.model import build_model
 from scrd.model.teacher import build_teacher
 from scrd.model.weights import TeacherError
-from scrd.training import make_fabric, train
+from scrd.runtime import make_fabric
+from scrd.training import train
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,6 +100,11 @@ def content_mask(source_size: tuple[int, int], preprocessing: Preprocessing) -> 
     mask = torch.zeros(preprocessing.image_size, preprocessing.image_size, dtype=torch.bool)
     mask[_content(source_size, preprocessing)] = True
     return mask
+
+
+def content_masks(source_sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing) -> Tensor:
+    """`content_mask` of several images: (N, S, S) bool."""
+    return torch.stack([content_mask(size, preprocessing) for size in source_sizes])
 
 
 def _content(source_size: tuple[int, ...], preprocessing: Preprocessing) -> tuple[slice, slice]:

@@ -1,0 +1,180 @@
+"""From a data set to a trained and calibrated network."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from scrd.calibration import Calibration, calibrate
+from scrd.config import Config
+from scrd.data.cache import load_images
+from scrd.data.intensity import fit_intensity
+from scrd.data.manifest import Record, read_manifest
+from scrd.data.preprocess import Preprocessing, content_masks
+from scrd.data.reading import ImageError, read_image
+from scrd.data.split import split_by_group
+from scrd.model import SCRD, build_model
+from scrd.progress import counting, training_bar
+from scrd.runtime import make_fabric, resolve_device, versions
+from scrd.training import LogEntry, TrainingError, train
+
+INTENSITY_SAMPLE = 256
+"""Training images from which the intensity rule is fixed."""
+SELECTION_SHARE = 0.2
+"""Share of the held-out normals that choose the pooling; the others calibrate, and only that."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves; see :class:`scrd.detector.Detector` for the attributes."""
+
+    model: SCRD
+    config: Config
+    preprocessing: Preprocessing
+    calibration: Calibration
+    provenance: Mapping[str, Any]
+    log: tuple[LogEntry, ...]
+    failures: tuple[ImageError, ...]
+
+
+def fit(
+    data: str | Path,
+    config: Config | None,
+    *,
+    work: str | Path | None,
+    resume: bool,
+    device: str,
+    progress: bool,
+) -> Fitted:
+    """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
+    config = config or Config()
+    started = time.perf_counter()
+    resolve_device(device)
+    fabric = make_fabric(config.precision, device)
+    manifest = read_manifest(data, for_training=True)
+    fitting, selection, calibrating = hold_out(manifest.train_normals, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = build_model(config.teacher, config.weights)
+    preprocessing = _fix_preprocessing(fitting, config)
+    folder = Path(work) if work is not None else None
+    checkpoint = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint.safetensors"
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+    stacks = []
+    for label, part in (
+        ("reading training images", fitting),
+        ("reading held-out images", selection),
+        ("reading held-out images", calibrating),
+    ):
+        with counting(label, len(part), progress) as advance:
+            stacks.append(
+                load_images(
+                    [r.path for r in part],
+                    preprocessing,
+                    memory_limit=int(config.image_cache_gib * 2**30),
+                    folder=folder,
+                    on_progress=advance,
+                )
+            )
+    failures = tuple(f for stack in stacks for f in stack.failures)
+    if not all(len(stack.index) for stack in stacks):
+        raise TrainingError(
+            f"{manifest.root}: too few readable normal images; the first problem: {failures[0]}"
+        )
+    with training_bar(config.iterations, progress) as on_log:
+        log = train(
+            model,
+            stacks[0].images,
+            config,
+            fabric=fabric,
+            checkpoint=checkpoint,
+            identity=_identity(config, preprocessing, manifest.fingerprint),
+            on_log=on_log,
+        )
+    trained = time.perf_counter() - started
+    calibration = calibrate(
+        model,
+        selection=(stacks[1].images, content_masks(stacks[1].source_sizes, preprocessing)),
+        calibrating=(stacks[2].images, content_masks(stacks[2].source_sizes, preprocessing)),
+        groups=[calibrating[i].group or f"image {i}" for i in stacks[2].index],
+        config=config,
+    )
+    provenance = {
+        "data": manifest.root.name,
+        "fingerprint": manifest.fingerprint,
+        "normals": {
+            "trained": len(stacks[0].index),
+            "selected": len(stacks[1].index),
+            "calibrated": len(stacks[2].index),
+            "calibration_groups": len(set(calibration.groups)),
+        },
+        "unreadable": [f"{f.path.name}: {f.reason}" for f in failures],
+        "teacher_weights": model.teacher.source,
+        "seconds": round(trained, 1),
+        "device": str(fabric.device),
+        "versions": versions(),
+    }
+    return Fitted(model, config, preprocessing, calibration, provenance, tuple(log), failures)
+
+
+def hold_out(
+    normals: Sequence[Record], config: Config
+) -> tuple[list[Record], list[Record], list[Record]]:
+    """Divide train normals by group into those that train, choose the pooling, and calibrate.
+
+    Raises:
+        TrainingError: too few groups for three parts.
+    """
+    held = config.held_out
+    fractions = (1 - held, held * SELECTION_SHARE, held * (1 - SELECTION_SHARE))
+    try:
+        parts = split_by_group([r.group for r in normals], fractions, config.seed)
+    except ValueError as e:
+        raise TrainingError(f"the train normals cannot be held out: {e}") from e
+    fitting, selection, calibrating = ([normals[i] for i in part] for part in parts)
+    return fitting, selection, calibrating
+
+
+def _fix_preprocessing(records: Sequence[Record], config: Config) -> Preprocessing:
+    """Fix the intensity rule on an even sample of the training images."""
+    step = max(1, len(records) // INTENSITY_SAMPLE)
+    sample = _readable(records[::step])
+    first = next(sample, None)
+    if first is None:
+        raise TrainingError(f"none of the training images can be read, e.g. {records[0].path}")
+    try:
+        images = itertools.chain([first], sample)
+        intensity = fit_intensity(images, window=config.window, channels=config.channels)
+    except ValueError as e:
+        raise TrainingError(f"no intensity rule fits the training images: {e}") from e
+    return Preprocessing(intensity, config.image_size, config.resize)
+
+
+def _readable(records: Sequence[Record]) -> Iterator[NDArray[Any]]:
+    """One image in memory at a time; what cannot be read is reported when the part is read."""
+    for record in records:
+        with contextlib.suppress(ImageError):
+            yield read_image(record.path)
+
+
+def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
+    """What a checkpoint must agree on: every setting that acts on training, and the data."""
+    settings = config.to_dict()
+    for free in ("checkpoint_every", "false_alarm_rate", "pooling", "image_cache_gib"):
+        del settings[free]
+    identity = {**settings, "preprocessing": dataclasses.asdict(preprocessing), "data": fingerprint}
+    return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)
