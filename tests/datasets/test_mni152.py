@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from scrd.datasets import mni152
+from scrd.datasets import lesions, mni152
 
 SMALL = {"train": 5, "test_normal": 4, "test_lesion": 4, "size": 48, "seed": 3}
 
@@ -91,7 +91,7 @@ def test_masks_are_lesions_inside_the_brain(data: Path) -> None:
         brain = ndimage.binary_fill_holes(pixels(data / row["path"]) > 0)
         assert brain[mask > 0].all()
         area = np.sum(mask > 0) * (mni152.FIELD_OF_VIEW / 48) ** 2
-        small, large = mni152.DIAMETERS
+        small, large = lesions.DIAMETERS
         assert small / 2 <= 2 * np.sqrt(area / np.pi) <= large
 
 
@@ -131,7 +131,7 @@ def test_smooth_noise_has_unit_variance_and_its_correlation_length() -> None:
     rng = np.random.default_rng(0)
     line = np.arange(0, 40, 1, dtype=np.float32)
     points = (line[:5], line, line)  # whole periods of the lattice
-    draws = np.stack([mni152.smooth_noise(rng, points, 5.0) for _ in range(400)])
+    draws = np.stack([lesions.smooth_noise(rng, points, 5.0) for _ in range(400)])
     assert draws.shape == (400, 5, 40, 40)
     assert abs(draws.mean()) < 0.03
     assert abs(draws.var() - 1) < 0.05
@@ -147,10 +147,10 @@ def test_finished_folder_is_reused_and_any_other_refused(
     before = {p: p.stat().st_mtime_ns for p in data.rglob("*")}
     assert mni152.make_mni152(data, **SMALL) == data
     assert {p: p.stat().st_mtime_ns for p in data.rglob("*")} == before
-    with pytest.raises(FileExistsError, match="something other"):
+    with pytest.raises(mni152.DemoDataError, match="something other"):
         mni152.make_mni152(data, **{**SMALL, "train": 6})
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="something other"):
+    with pytest.raises(mni152.DemoDataError, match="something other"):
         mni152.make_mni152(tmp_path, **SMALL)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -187,6 +187,6 @@ def test_without_nilearn_the_error_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nilearn", None)  # type: ignore[arg-type]
     importlib.invalidate_caches()
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "scrd\[demo\]"'):
+    with pytest.raises(mni152.DemoDataError, match=r'pip install "scrd\[demo\]"'):
         mni152.make_mni152(tmp_path / "demo", **SMALL)
     assert list(tmp_path.iterdir()) == []
