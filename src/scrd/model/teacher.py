@@ -150,8 +150,9 @@ def build_teacher(teacher: str, weights: str | None = None) -> Teacher:
     try:
         backbone = timm.create_model(name, features_only=True, out_indices=indices, **options)
     except Exception as e:
+        cause = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         raise TeacherError(
-            f"the ImageNet weights of {teacher} could not be downloaded ({type(e).__name__}). "
+            f"the ImageNet weights of {teacher} could not be downloaded ({cause}). "
             "Give them with `--weights FILE` (safetensors or a torch state dict), or use the "
             "teacher efficientnet_lite0, whose weights are installed with this package"
         ) from e
