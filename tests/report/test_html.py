@@ -20,6 +20,7 @@ METRICS = {
     "seconds_per_image": 0.03125,
     "auroc_by_pooling": {"mean": 0.71, "max": 0.72},
     "by_class": {"glioma": {"auroc": 0.94, "n": 40}},
+    "within": {"view": {"AP": {"auroc": 0.727, "n_normal": 18, "n_abnormal": 98}}},
     "localisation": {"pixel_auroc": 0.91, "n_images": 120},
     "confounds": {"file_size": 0.87},
 }
@@ -91,6 +92,7 @@ def test_page_shows_all_it_is_given(tmp_path):
         "160",
         "0.03125",
         "glioma 40 0.940",
+        "view AP 18, 98 0.727",
         "Pixel AUROC 0.910",
         "Images 120",
         "Max 0.720",

@@ -82,7 +82,8 @@ def write_report(
         metrics: the content of ``metrics.json``. What is missing or None is left out: ``auroc``,
             ``auroc_ci95``, ``ap``, ``f1``, ``acc``, ``sensitivity_at_far``, ``far`` (the rate
             chosen), ``false_alarm_rate``, ``n_normal``, ``n_abnormal``, ``seconds_per_image``,
-            and as tables of their own ``by_class`` (class to ``auroc`` and ``n``),
+            and as tables of their own ``by_class`` (class to ``auroc`` and ``n``), ``within``
+            (column to value to ``auroc``, ``n_normal``, ``n_abnormal``),
             ``localisation``, ``auroc_by_pooling`` and ``confounds`` (name to value).
         figures: drawings with captions.
         galleries: pictures of single images.
@@ -185,6 +186,21 @@ def _tables(metrics: Mapping[str, Any]) -> list[_Table]:
             [
                 (name, _number(value.get("n")), _decimal(value.get("auroc")))
                 for name, value in _items(metrics, "by_class")
+            ],
+        ),
+        _Table(
+            "Within",
+            "Among images alike in one respect. An AUROC that is lower here than overall was "
+            "partly earned by telling these apart.",
+            ("Images", "Normal, abnormal", "AUROC"),
+            [
+                (
+                    f"{column} {value}",
+                    f"{_number(found.get('n_normal'))}, {_number(found.get('n_abnormal'))}",
+                    _decimal(found.get("auroc")),
+                )
+                for column, strata in _items(metrics, "within")
+                for value, found in strata.items()
             ],
         ),
         _Table(
