@@ -233,25 +233,28 @@ def score(
             files += found
         detector = Detector.load(model, device=device)
     names = output_names(files)
-    results: list[Scored | ImageError] = []
+    failures: list[ImageError] = []
     flagged = 0
-    for name, result in zip(
-        names, detector.score(files, batch_size=batch_size, progress=True), strict=True
-    ):
-        if isinstance(result, Scored):
-            flagged += result.flag
-            if overlays:
-                write_overlay(
-                    detector, result, out_folder / "overlays" / name.with_name(f"{name.name}.jpg")
-                )
-            if raw_maps:
-                write_raw_map(
-                    detector, result, out_folder / "maps" / name.with_name(f"{name.name}.npy")
-                )
-        results.append(result)
-    write_scores(out_folder / "scores.csv", [str(f) for f in files], results)
+
+    def outcomes() -> Iterator[Scored | ImageError]:
+        nonlocal flagged
+        scored = detector.score(files, batch_size=batch_size, progress=True)
+        for name, result in zip(names, scored, strict=True):
+            if isinstance(result, ImageError):
+                failures.append(result)
+            else:
+                flagged += result.flag
+                if overlays:
+                    picture = out_folder / "overlays" / name.with_name(f"{name.name}.jpg")
+                    write_overlay(detector, result, picture)
+                if raw_maps:
+                    raw = out_folder / "maps" / name.with_name(f"{name.name}.npy")
+                    write_raw_map(detector, result, raw)
+            yield result
+
+    write_scores(out_folder / "scores.csv", [str(f) for f in files], outcomes())
     out.print(f"{len(files)} images, {flagged} flagged: {out_folder / 'scores.csv'}")
-    _report_skipped([r for r in results if isinstance(r, ImageError)])
+    _report_skipped(failures)
 
 
 @app.command(name="eval")

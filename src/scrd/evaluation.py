@@ -183,12 +183,13 @@ def evaluate(
         for record, result in zip(manifest.test, results, strict=True)
         if isinstance(result, Scored)
     ]
-    failures = tuple(result for result in results if isinstance(result, ImageError))
-    failed = tuple(
-        record
+    unread = [
+        (record, result)
         for record, result in zip(manifest.test, results, strict=True)
         if isinstance(result, ImageError)
-    )
+    ]
+    failed = tuple(record for record, _ in unread)
+    failures = tuple(error for _, error in unread)
     if not pairs:
         raise failures[0]
     records, scored = (tuple(column) for column in zip(*pairs, strict=True))

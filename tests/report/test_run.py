@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,22 @@ def test_scores_keep_order_precision_and_awkward_names(tmp_path):
     assert rows(tmp_path / "new" / "errors.csv") == errors
     write_scores(tmp_path / "new" / "scores.csv", names[:1], results[:1])
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["scores.csv"]
+
+
+def test_scores_of_a_stream_are_let_go_as_they_are_written(tmp_path):
+    alive = []
+
+    def stream():
+        for i in range(20):
+            result = scored(i, 0.5, False)
+            alive.append(weakref.ref(result))
+            yield result
+            del result
+            # the writer may still hold the one it has in hand
+            assert sum(r() is not None for r in alive) <= 1
+
+    write_scores(tmp_path / "scores.csv", [str(i) for i in range(20)], stream())
+    assert len(rows(tmp_path / "scores.csv")) == 21
 
 
 @pytest.mark.parametrize(

@@ -35,19 +35,21 @@ _GALLERY_SIDE = 1000
 Result = Scored | ImageError
 
 
-def write_scores(path: Path, names: Sequence[str], results: Sequence[Result]) -> None:
+def write_scores(path: Path, names: Sequence[str], results: Iterable[Result]) -> None:
     """Write ``scores.csv`` with columns path, score, p_value, flag, one row an image.
 
     An image that could not be read keeps its row, with empty cells; ``errors.csv`` beside it
-    says why, and is there only if there is such an image.
+    says why, and is there only if there is such an image. Results are taken one at a time and
+    let go, map and all, so that a stream of any length can be written.
     """
-    failed = [
-        (n, r.reason) for n, r in zip(names, results, strict=True) if isinstance(r, ImageError)
-    ]
-    rows = [
-        (n, r.score, r.p_value, int(r.flag)) if isinstance(r, Scored) else (n, "", "", "")
-        for n, r in zip(names, results, strict=True)
-    ]
+    rows: list[tuple[object, ...]] = []
+    failed = []
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, Scored):
+            rows.append((name, result.score, result.p_value, int(result.flag)))
+        else:
+            rows.append((name, "", "", ""))
+            failed.append((name, result.reason))
     write_atomically(path, _csv(("path", "score", "p_value", "flag"), rows))
     errors = path.with_name("errors.csv")
     if failed:
