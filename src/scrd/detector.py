@@ -25,7 +25,7 @@ from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.reading import ImageError
 from scrd.errors import ConfigError
-from scrd.fitting import fit
+from scrd.fitting import Prepared, fit
 from scrd.model import SCRD, build_model
 from scrd.model_card import model_card
 from scrd.progress import counting
@@ -103,7 +103,7 @@ class Detector:
     @classmethod
     def fit(
         cls,
-        data: str | Path,
+        data: str | Path | Prepared,
         config: Config | None = None,
         *,
         work: str | Path | None = None,
@@ -117,7 +117,8 @@ class Detector:
         chooses the pooling, one calibrates. Neither the test split nor a label is looked at.
 
         Args:
-            data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`.
+            data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`; or what
+                :func:`scrd.fitting.prepare` made of it.
             config: settings; the default is the paper's budget.
             work: folder for checkpoints, made if needed. None keeps no checkpoints.
             resume: go on from the checkpoint in ``work``, if there is one. The result is the
@@ -151,7 +152,7 @@ class Detector:
         with counting("scoring", len(files), progress) as advance:
             done = 0
             for batch in iter_batches(files, self.preprocessing, batch_size=batch_size):
-                results: dict[int, Scored | ImageError] = dict(self._score_batch(files, batch))
+                results: dict[int, Scored | ImageError] = dict(self.score_stack(files, batch))
                 count = len(batch.index) + len(batch.failures)
                 missing = [i for i in range(done, done + count) if i not in results]
                 results.update(zip(missing, batch.failures, strict=True))
@@ -160,9 +161,16 @@ class Detector:
                 done += count
                 advance(done)
 
-    def _score_batch(
-        self, files: Sequence[Path], batch: ImageStack
-    ) -> Iterator[tuple[int, Scored]]:
+    def score_stack(self, files: Sequence[Path], batch: ImageStack) -> Iterator[tuple[int, Scored]]:
+        """Score images that are read already, all at once.
+
+        Args:
+            files: what the stack's ``index`` points into.
+            batch: images of this detector's ``preprocessing``.
+
+        Yields:
+            Position in ``files`` and result, for each image of the stack.
+        """
         if not batch.index:
             return
         maps, alpha = infer(self.model, batch.images)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from scrd.calibration import Calibration, calibrate
 from scrd.config import Config
-from scrd.data.cache import load_images
+from scrd.data.cache import ImageStack, load_images
 from scrd.data.intensity import fit_intensity
-from scrd.data.manifest import Record, read_manifest
+from scrd.data.manifest import Manifest, Record, read_manifest
 from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.data.reading import ImageError, read_image
 from scrd.data.split import split_by_group
@@ -47,33 +47,52 @@ class Fitted:
     failures: tuple[ImageError, ...]
 
 
-def fit(
-    data: str | Path,
-    config: Config | None,
-    *,
-    work: str | Path | None,
-    resume: bool,
-    device: str,
-    progress: bool,
-) -> Fitted:
-    """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
-    config = config or Config()
-    started = time.perf_counter()
-    resolve_device(device)
-    fabric = make_fabric(config.precision, device)
+@dataclass(frozen=True)
+class Prepared:
+    """The train normals of a data set, read and divided; several detectors can be fitted on it.
+
+    Attributes:
+        manifest: of the data set.
+        preprocessing: fixed on the images that train.
+        fitting: images that train.
+        selection: held-out images that choose the pooling.
+        calibrating: held-out images that calibrate.
+        groups: group of each image of ``calibrating``; one without a group is its own.
+    """
+
+    manifest: Manifest
+    preprocessing: Preprocessing
+    fitting: ImageStack
+    selection: ImageStack
+    calibrating: ImageStack
+    groups: tuple[str, ...]
+
+    @property
+    def failures(self) -> tuple[ImageError, ...]:
+        """The training images that could not be read."""
+        stacks = (self.fitting, self.selection, self.calibrating)
+        return tuple(f for stack in stacks for f in stack.failures)
+
+
+def prepare(
+    data: str | Path, config: Config, *, folder: Path | None = None, progress: bool = False
+) -> Prepared:
+    """Read and divide the train normals of a data set.
+
+    Args:
+        data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`.
+        config: settings; those that act here are ``seed``, ``held_out``, ``image_size``,
+            ``resize``, ``channels``, ``window`` and ``image_cache_gib``.
+        folder: for images that exceed the memory limit.
+        progress: show progress bars on standard error.
+
+    Raises:
+        ManifestError: the data set is not described well.
+        TrainingError: too few images or groups.
+    """
     manifest = read_manifest(data, for_training=True)
     fitting, selection, calibrating = hold_out(manifest.train_normals, config)
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        model = build_model(config.teacher, config.weights)
     preprocessing = _fix_preprocessing(fitting, config)
-    folder = Path(work) if work is not None else None
-    checkpoint = None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = folder / "checkpoint.safetensors"
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
     stacks = []
     for label, part in (
         ("reading training images", fitting),
@@ -90,15 +109,49 @@ def fit(
                     on_progress=advance,
                 )
             )
-    failures = tuple(f for stack in stacks for f in stack.failures)
+    groups = tuple(calibrating[i].group or f"image {i}" for i in stacks[2].index)
+    prepared = Prepared(manifest, preprocessing, stacks[0], stacks[1], stacks[2], groups)
     if not all(len(stack.index) for stack in stacks):
         raise TrainingError(
-            f"{manifest.root}: too few readable normal images; the first problem: {failures[0]}"
+            f"{manifest.root}: too few readable normal images; "
+            f"the first problem: {prepared.failures[0]}"
         )
+    return prepared
+
+
+def fit(
+    data: str | Path | Prepared,
+    config: Config | None,
+    *,
+    work: str | Path | None,
+    resume: bool,
+    device: str,
+    progress: bool,
+) -> Fitted:
+    """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
+    config = config or Config()
+    started = time.perf_counter()
+    resolve_device(device)
+    fabric = make_fabric(config.precision, device)
+    if not isinstance(data, Prepared):
+        read_manifest(data, for_training=True)  # says what is wrong before a teacher is loaded
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        model = build_model(config.teacher, config.weights)
+    folder = Path(work) if work is not None else None
+    checkpoint = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint.safetensors"
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+    if not isinstance(data, Prepared):
+        data = prepare(data, config, folder=folder, progress=progress)
+    manifest, preprocessing = data.manifest, data.preprocessing
     with training_bar(config.iterations, progress) as on_log:
         log = train(
             model,
-            stacks[0].images,
+            data.fitting.images,
             config,
             fabric=fabric,
             checkpoint=checkpoint,
@@ -108,27 +161,33 @@ def fit(
     trained = time.perf_counter() - started
     calibration = calibrate(
         model,
-        selection=(stacks[1].images, content_masks(stacks[1].source_sizes, preprocessing)),
-        calibrating=(stacks[2].images, content_masks(stacks[2].source_sizes, preprocessing)),
-        groups=[calibrating[i].group or f"image {i}" for i in stacks[2].index],
+        selection=(
+            data.selection.images,
+            content_masks(data.selection.source_sizes, preprocessing),
+        ),
+        calibrating=(
+            data.calibrating.images,
+            content_masks(data.calibrating.source_sizes, preprocessing),
+        ),
+        groups=data.groups,
         config=config,
     )
     provenance = {
         "data": manifest.root.name,
         "fingerprint": manifest.fingerprint,
         "normals": {
-            "trained": len(stacks[0].index),
-            "selected": len(stacks[1].index),
-            "calibrated": len(stacks[2].index),
+            "trained": len(data.fitting.index),
+            "selected": len(data.selection.index),
+            "calibrated": len(data.calibrating.index),
             "calibration_groups": len(set(calibration.groups)),
         },
-        "unreadable": [f"{f.path.name}: {f.reason}" for f in failures],
+        "unreadable": [f"{f.path.name}: {f.reason}" for f in data.failures],
         "teacher_weights": model.teacher.source,
         "seconds": round(trained, 1),
         "device": str(fabric.device),
         "versions": versions(),
     }
-    return Fitted(model, config, preprocessing, calibration, provenance, tuple(log), failures)
+    return Fitted(model, config, preprocessing, calibration, provenance, tuple(log), data.failures)
 
 
 def hold_out(
