@@ -1,0 +1,33 @@
+"""Competitors by name, each fitted and scored through :class:`~scrd.baselines.method.Baseline`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from scrd.baselines.autoencoder import Autoencoder, UncertaintyAutoencoder
+from scrd.baselines.confounds import Confounds
+from scrd.baselines.cutpaste import CutPaste
+from scrd.baselines.mahalanobis import Mahalanobis
+from scrd.baselines.memae import MemAE
+from scrd.baselines.method import Answer, Baseline, Budget
+from scrd.baselines.padim import PaDiM
+from scrd.baselines.patchcore import PatchCore
+from scrd.baselines.rdpp import RDPP
+from scrd.baselines.recontrast import ReContrast
+from scrd.baselines.simplenet import SimpleNet
+
+__all__ = ["BASELINES", "Answer", "Baseline", "Budget"]
+
+BASELINES: Mapping[str, type[Baseline]] = {
+    "confounds": Confounds,
+    "mahalanobis": Mahalanobis,
+    "ae": Autoencoder,
+    "aeu": UncertaintyAutoencoder,
+    "memae": MemAE,
+    "cutpaste": CutPaste,
+    "padim": PaDiM,
+    "patchcore": PatchCore,
+    "simplenet": SimpleNet,
+    "rdpp": RDPP,
+    "recontrast": ReContrast,
+}

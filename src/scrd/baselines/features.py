@@ -1,0 +1,78 @@
+"""Teacher features as the feature-space baselines take them: in batches, and as patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scrd.baselines.method import Budget
+from scrd.model.teacher import Teacher, build_teacher
+
+BATCH = 32
+"""Images that go through the teacher together where a method passes over the whole set once."""
+
+NEIGHBOURHOOD = 3
+"""Side p, in positions, of the neighbourhood that a patch feature averages."""
+
+
+def seeded_teacher(budget: Budget) -> Teacher:
+    """Build the teacher of a budget and leave the global random state as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(budget.seed)
+        return build_teacher(budget.teacher, budget.weights)
+
+
+def extract(teacher: Teacher, images: Tensor, device: str) -> tuple[Tensor, ...]:
+    """Features of a batch.
+
+    Args:
+        teacher: on ``device``.
+        images: (B, C, S, S), float32, in [0, 1], C = 1 or 3, on any device.
+        device: where to compute.
+
+    Returns:
+        u_1, u_2, u_3, (B, C_k, S/s_k, S/s_k), s = 4, 8, 16, on ``device``, without gradient.
+    """
+    image = images.to(device).contiguous(memory_format=torch.channels_last)
+    features: tuple[Tensor, ...] = teacher(image)
+    return features
+
+
+def extract_all(teacher: Teacher, images: Tensor, device: str) -> Iterator[tuple[Tensor, ...]]:
+    """Yield :func:`extract` of (N, C, S, S) images in their order, ``BATCH`` images at a time."""
+    for start in range(0, len(images), BATCH):
+        yield extract(teacher, images[start : start + BATCH], device)
+
+
+def patch_features(features: tuple[Tensor, ...]) -> Tensor:
+    """Describe every position at stride 8 by its neighbourhood on the two deeper scales.
+
+    Each scale is averaged over 3 x 3 positions (those inside the map), the deeper one is then
+    brought to the size of the other, and both are concatenated: PatchCore, section 3.1, which
+    SimpleNet follows. The pooling of the channels to a fixed number is left out: it saves memory
+    with wide teachers, and loses detail.
+
+    Args:
+        features: u_1, u_2, u_3 from :func:`extract`; u_1 stays unused.
+
+    Returns:
+        (B, P, C_2 + C_3), float32, P = (S/8)² positions, row by row.
+    """
+    middle, deep = (
+        F.avg_pool2d(
+            u.float(), NEIGHBOURHOOD, 1, NEIGHBOURHOOD // 2, count_include_pad=False
+        ).contiguous()
+        for u in features[1:]
+    )
+    deep = F.interpolate(deep, middle.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([middle, deep], dim=1).flatten(2).mT.contiguous()
+
+
+def upsample(patch_scores: Tensor, size: int) -> Tensor:
+    """Lay out scores of positions, (B, P) row by row, as maps (B, S, S), bilinear between them."""
+    side = round(patch_scores.shape[1] ** 0.5)
+    grid = patch_scores.float().view(-1, 1, side, side)
+    return F.interpolate(grid, (size, size), mode="bilinear", align_corners=False).squeeze(1)
