@@ -15,7 +15,12 @@ from PIL import Image
 from scipy.stats import beta
 
 import scrd
-from scrd.cli import REFUSED, SKIPPED, app
+from scrd.bench.measure import measure, read_material
+from scrd.bench.suite import Run
+from scrd.bench.suite_file import ROW_KEYS, SUITE_KEYS, read_suite
+from scrd.cli import app
+from scrd.config import Config
+from scrd.console import REFUSED, SKIPPED
 from scrd.data.check import CheckReport
 from scrd.detector import Detector
 from scrd.evaluation import evaluate
@@ -34,7 +39,19 @@ README, COMMANDS, METHOD, DATA = (
 CLI = typer.main.get_command(app)
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-each_command = pytest.mark.parametrize("command", sorted(CLI.commands))
+
+
+def flattened(group, prefix=""):
+    """Full name, such as ``bench run``, → command; groups are not among them."""
+    found = {}
+    for name, command in group.commands.items():
+        inner = hasattr(command, "commands")
+        found |= flattened(command, f"{name} ") if inner else {prefix + name: command}
+    return found
+
+
+ALL = flattened(CLI)
+each_command = pytest.mark.parametrize("command", sorted(ALL))
 
 
 def options_of(command):
@@ -88,13 +105,13 @@ def slugs(text):
 
 @each_page
 def test_named_commands_and_options_exist(page):
-    everything = set().union(*(options_of(c) for c in CLI.commands.values()), options_of(CLI))
+    everything = set().union(*(options_of(c) for c in ALL.values()), options_of(CLI))
     for fragment in code_fragments(page.read_text(encoding="utf-8")):
-        call = re.match(r"(?:\S*/)?scrd(?:\s+([a-z]\w*))?(?=\s|$)", fragment)
+        call = re.match(r"(?:\S*/)?scrd(?:\s+((?:bench )?[a-z]\w*))?(?=\s|$)", fragment)
         options = re.findall(r"(?<!\S)--[a-z][a-z-]*", fragment)
         if call and call[1]:
-            assert call[1] in CLI.commands, fragment
-            known = options_of(CLI.commands[call[1]])
+            assert call[1] in (*ALL, *CLI.commands), fragment
+            known = options_of(ALL.get(call[1]) or CLI.commands[call[1]])
         elif call:
             known = options_of(CLI)
         elif fragment.startswith("--"):
@@ -107,7 +124,7 @@ def test_named_commands_and_options_exist(page):
 @each_command
 def test_every_option_is_documented_with_its_default(command):
     rows = tables(section(COMMANDS, f"scrd {command}"))["option"]
-    params = options_of(CLI.commands[command])
+    params = options_of(ALL[command])
     del params["--help"]
     assert sorted(names(rows)) == sorted(params)
     for row in rows:
@@ -122,8 +139,10 @@ def test_every_option_is_documented_with_its_default(command):
 
 
 def test_the_table_of_commands_is_complete():
-    listed = {name.split()[1] for name in names(tables(COMMANDS)["command"])}
-    assert listed == set(CLI.commands)
+    listed = {
+        re.match("scrd ((?:bench )?[a-z]+)", name)[1] for name in names(tables(COMMANDS)["command"])
+    }
+    assert listed == set(ALL)
 
 
 def test_exit_codes_are_those_of_the_code():
@@ -190,6 +209,26 @@ def test_columns_of_scores_are_documented(tmp_path):
 def test_keys_of_check_are_documented():
     documented = names([row[:1] for row in tables(COMMANDS)["key of `check.json`"]])
     assert documented == ["has_leak", *(f.name for f in fields(CheckReport))]
+
+
+def test_keys_of_a_benchmark_line_are_documented(example):
+    run = Run("my-data", "rd", Config(image_size=64, iterations=2, batch_size=4))
+    line = measure(run, read_material(example / "my-data", run.config), "cpu")
+    documented = names([row[:1] for row in tables(COMMANDS)["key of a line"]])
+    assert documented[0] == "key"
+    # only for the data set that has boxes beside it
+    assert set(documented[1:]) - set(line) == {"localisation"}
+    assert set(line) <= set(documented)
+
+
+def test_the_example_of_a_suite_is_one_and_every_key_is_documented(tmp_path):
+    text = section(COMMANDS, "scrd bench run")
+    (example,) = fences(text, "toml")
+    path = tmp_path / "example.toml"
+    path.write_text(example, encoding="utf-8")
+    assert len(read_suite(str(path)).runs("small")) == 2 * 2 * 3
+    for key in (*SUITE_KEYS, *ROW_KEYS):
+        assert re.search(rf"\b{key}\b", example) or f"`{key}`" in text or f"`{key} =" in text, key
 
 
 # ------------------------------------------------------------------------------------ the method

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from scrd.bench.commands import app as bench
+from scrd.console import SKIPPED, err, out, refusing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,13 +24,7 @@ app = typer.Typer(
     help="Learn what a normal medical image looks like and show what is not. "
     "For research use only; not a medical device.",
 )
-out = Console()
-err = Console(stderr=True)
-
-SKIPPED = 1
-"""Exit code: the work is done, but files were skipped (or, for `check`, there is a leak)."""
-REFUSED = 2
-"""Exit code: the input or a setting cannot be used; nothing was written."""
+app.add_typer(bench, name="bench")
 
 Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
 Model = Annotated[Path, typer.Argument(help="Model folder.")]
@@ -53,19 +48,6 @@ def main(
     ] = False,
 ) -> None:
     """Learn what a normal medical image looks like and show what is not."""
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """End with a message and a code of its own where the input or a setting cannot be used."""
-    from scrd.errors import ScrdError
-
-    try:
-        yield
-    except ScrdError as e:
-        err.print("[bold red]error:[/]", end=" ")
-        err.print(str(e), markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(REFUSED) from e
 
 
 def _report_skipped(failures: Sequence[ImageError]) -> None:
@@ -92,7 +74,7 @@ def check(
     from scrd.report.findings import print_report
     from scrd.storage import write_atomically
 
-    with _refusing():
+    with refusing():
         report = check_dataset(read_manifest(data))
     print_report(report, out)
     path = (out_folder or Path()) / "check.json"
@@ -159,7 +141,7 @@ def train(
         "schedule": schedule,
     }
     patch: dict[str, Any] = {"kind": noise, "strength": noise_strength}
-    with _refusing():
+    with refusing():
         config = Config(
             teacher=teacher,
             weights=weights,
@@ -224,7 +206,7 @@ def score(
     from scrd.detector import Detector, Scored
     from scrd.report.run import output_names, write_overlay, write_raw_map, write_scores
 
-    with _refusing():
+    with refusing():
         files: list[Path] = []
         for path in paths:
             found = find_images(path) if path.is_dir() else [path]
@@ -269,7 +251,7 @@ def evaluate(
     from scrd.detector import Detector
     from scrd.report.run import write_evaluation
 
-    with _refusing():
+    with refusing():
         detector = Detector.load(model, device=device)
         evaluation = detector.evaluate(data, batch_size=batch_size, progress=True)
     write_evaluation(out_folder, detector, evaluation)
@@ -312,7 +294,7 @@ def demo(
         "template: the figures say that the software works, not how well it finds disease."
     )
     started = time.perf_counter()
-    with _refusing():
+    with refusing():
         data = make_mni152(out_folder / "data", seed=seed)
         config = Config(image_size=128, iterations=1500, seed=seed)
         detector = Detector.fit(data, config, progress=True)

@@ -207,7 +207,9 @@ def evaluate(
         "pooling": calibration.pooling,
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
     }
-    localisation, unmarked = _localise(detector, records, scored)
+    localisation, unmarked = localise(
+        records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
+    )
     if localisation:
         metrics["localisation"] = localisation
     failures += unmarked
@@ -268,20 +270,31 @@ def mark(record: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
     return marked
 
 
-def _localise(
-    detector: Detector, records: Sequence[Record], scored: Sequence[Scored]
+def localise(
+    records: Sequence[Record],
+    sizes: Sequence[tuple[int, int]],
+    source_map: Callable[[int], NDArray[np.float32]],
 ) -> tuple[dict[str, float | int], tuple[ImageError, ...]]:
     """Localisation on the images whose lesions are known; normals count as free of lesions.
 
     Two baselines stand beside the pointing game: the brightest place of the image, and its
     centre.
+
+    Args:
+        records: the N scored images.
+        sizes: (height, width) of each source image in pixels.
+        source_map: position → anomaly map (H, W) at the source image's size, any range; asked
+            for repeatedly, so that one map at a time is in memory.
+
+    Returns:
+        The figures, none without a marked image; and the masks or boxes that cannot be used.
     """
     chosen, marked, failures = [], [], []
     bright = centre = 0
-    for i, (record, result) in enumerate(zip(records, scored, strict=True)):
+    for i, (record, size) in enumerate(zip(records, sizes, strict=True)):
         if record.mask is not None or record.boxes:
             try:
-                mask = mark(record, result.source_size)
+                mask = mark(record, size)
             except ImageError as e:
                 failures.append(e)
                 continue
@@ -296,8 +309,8 @@ def _localise(
     if not marked:
         return {}, tuple(failures)
     measured = localisation_metrics(
-        _Lazy(lambda n: detector.source_map(scored[chosen[n]]), len(chosen)),
-        _Lazy(lambda n: mark(records[chosen[n]], scored[chosen[n]].source_size), len(chosen)),
+        _Lazy(lambda n: source_map(chosen[n]), len(chosen)),
+        _Lazy(lambda n: mark(records[chosen[n]], sizes[chosen[n]]), len(chosen)),
     )
     measured["brightest_place_hit_rate"] = bright / len(marked)
     measured["centre_hit_rate"] = centre / len(marked)

@@ -36,7 +36,7 @@ TRAINING_CAPTION = (
 )
 
 NORMAL, ABNORMAL = "#0072b2", "#d55e00"
-_SCALES = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+SCALE_COLOURS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 # 12 pt on a figure 4.8 in wide stays 12 px high when a phone shows it 345 px wide
 _STYLE: dict[Any, Any] = {
@@ -98,7 +98,7 @@ def roc_figure(
         axes.set_ylabel("Sensitivity (abnormals flagged)")
         axes.legend(loc="lower right")
 
-    return _svg(draw, height=4.4)
+    return draw_svg(draw, height=4.4)
 
 
 def histogram_figure(
@@ -143,7 +143,7 @@ def histogram_figure(
         # above the bars, which may lie anywhere
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
-    return _svg(draw, height=4.4)
+    return draw_svg(draw, height=4.4)
 
 
 def training_curve(log: Sequence[Mapping[str, Any]]) -> str:
@@ -171,7 +171,7 @@ def training_curve(log: Sequence[Mapping[str, Any]]) -> str:
             axes.set_xlabel("Iteration")
 
     def alpha(axes: Axes) -> None:
-        for scale, colour in zip(range(weights.shape[1]), _SCALES, strict=False):
+        for scale, colour in zip(range(weights.shape[1]), SCALE_COLOURS, strict=False):
             label = f"scale {scale + 1}"
             axes.plot(iterations, weights[:, scale], color=colour, linewidth=2, label=label)
         axes.set_ylim(0, 1)
@@ -179,11 +179,16 @@ def training_curve(log: Sequence[Mapping[str, Any]]) -> str:
         axes.set_xlabel("Iteration")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
 
-    return _svg(loss, alpha, height=5.2) if weights.size else _svg(loss, height=3.2)
+    return draw_svg(loss, alpha, height=5.2) if weights.size else draw_svg(loss, height=3.2)
 
 
-def _svg(*panels: Callable[[Axes], None], height: float) -> str:
-    """Draw one panel below the other and return the figure as an SVG element."""
+def draw_svg(*panels: Callable[[Axes], None], height: float) -> str:
+    """Draw one panel below the other and return the figure as an SVG element.
+
+    Args:
+        panels: each draws on the axes that it is given; all share the x axis.
+        height: of the figure in inches; it is 4.8 wide.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,0 +1,1 @@
+"""Methods × data sets × seeds × settings → a results file → tables and figures."""

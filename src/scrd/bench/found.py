@@ -1,0 +1,154 @@
+"""The results of a suite: which line belongs where, and means over seeds and data sets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scrd.bench.results import Line, canonical
+from scrd.bench.suite import Row, Suite
+
+COSTS = (
+    "parameters_trained",
+    "bytes",
+    "seconds_per_image",
+    "peak_memory_score",
+    "fit_seconds",
+)
+"""Keys of ``cost`` in a result line that are averaged over the runs of a row."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result lines of a suite at one budget.
+
+    Attributes:
+        suite: what was asked for.
+        budget: a key of its budgets.
+        runs: (label of a row, data set) → seed → line.
+        superseded: lines that a later one for the same table cell and seed replaces: of other
+            data or another version.
+    """
+
+    suite: Suite
+    budget: str
+    runs: Mapping[tuple[str, str], Mapping[int, Line]]
+    superseded: int
+
+    def distinct_rows(self) -> list[Row]:
+        """The rows with runs, without those that only pool another row's runs otherwise."""
+        seen: set[tuple[int, ...]] = set()
+        rows = []
+        for row in self.suite.rows_of(self.budget):
+            several = (self.runs.get((row.label, data), {}) for data in self.suite.sets)
+            mine = tuple(id(line) for seeds in several for line in seeds.values())
+            if mine and mine not in seen:
+                rows.append(row)
+            seen.add(mine)
+        return rows
+
+    @property
+    def lines(self) -> list[Line]:
+        """Every line in use, once."""
+        used = {id(line): line for seeds in self.runs.values() for line in seeds.values()}
+        return list(used.values())
+
+
+def find(suite: Suite, budget: str, lines: Sequence[Line]) -> Found:
+    """Pick the lines that belong to a suite; of several for one cell and seed the last counts.
+
+    Seeds are those in the results, whether the suite names them or not.
+    """
+    by_asked: dict[str, dict[int, list[Line]]] = {}
+    for line in lines:
+        key = line["key"]
+        asked = canonical({name: key[name] for name in ("method", "settings", "data")})
+        by_asked.setdefault(asked, {}).setdefault(key["seed"], []).append(line)
+    runs: dict[tuple[str, str], dict[int, Line]] = {}
+    replaced: set[int] = set()
+    for row in suite.rows_of(budget):
+        for data in suite.sets if row.method is not None else ():
+            wanted = suite.run(row, budget, data, 0).asked()
+            del wanted["seed"]
+            seeds = by_asked.get(canonical(wanted), {})
+            if seeds:
+                runs[row.label, data] = {seed: seeds[seed][-1] for seed in sorted(seeds)}
+                replaced |= {id(old) for several in seeds.values() for old in several[:-1]}
+    return Found(suite, budget, runs, len(replaced))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Figures over the seeds, as shares.
+
+    Attributes:
+        mean: of the seeds.
+        deviation: standard deviation over the seeds (N - 1); NaN for one seed.
+        interval: mean lower and mean upper end of the runs' 95 % intervals, if they have any.
+        seeds: number of seeds.
+    """
+
+    mean: float
+    deviation: float
+    interval: tuple[float, float] | None
+    seeds: int
+
+
+def over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]] = ()) -> Cell:
+    """Mean and deviation of N values, and the mean of N intervals."""
+    ends = np.mean(intervals, axis=0).tolist() if len(intervals) else None
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return Cell(
+        float(np.mean(values)), deviation, (ends[0], ends[1]) if ends else None, len(values)
+    )
+
+
+def cell(found: Found, row: Row, data: str, metric: str) -> Cell | None:
+    """Mean over the seeds of a metric under the row's pooling; None without such a run."""
+    tables = [
+        line["by_pooling"][row.pooling]
+        for line in found.runs.get((row.label, data), {}).values()
+        if metric in line["by_pooling"].get(row.pooling, ())
+    ]
+    if not tables:
+        return None
+    interval = f"{metric}_ci95"
+    return over_seeds([t[metric] for t in tables], [t[interval] for t in tables if interval in t])
+
+
+def mean_over_sets(found: Found, row: Row, metric: str) -> Cell | None:
+    """Mean over the data sets, seed by seed; None unless every set has a seed in common."""
+    per_set = []
+    for data in found.suite.sets:
+        seeds = found.runs.get((row.label, data), {})
+        per_set.append(
+            {
+                seed: line["by_pooling"][row.pooling][metric]
+                for seed, line in seeds.items()
+                if metric in line["by_pooling"].get(row.pooling, ())
+            }
+        )
+    common = sorted(set.intersection(*(set(values) for values in per_set)))
+    if not common:
+        return None
+    return over_seeds([float(np.mean([v[seed] for v in per_set])) for seed in common])
+
+
+def costs(found: Found, row: Row) -> dict[str, float]:
+    """Mean of each cost over the runs of a row; what no run has is left out."""
+    lines = [
+        line for data in found.suite.sets for line in found.runs.get((row.label, data), {}).values()
+    ]
+    values = {name: [x["cost"][name] for x in lines] for name in COSTS}
+    known = {name: [v for v in several if v is not None] for name, several in values.items()}
+    return {name: float(np.mean(several)) for name, several in known.items() if several}
+
+
+def overall_auroc(found: Found, row: Row) -> Cell | None:
+    """AUROC over all sets; of the only set with its interval."""
+    if len(found.suite.sets) == 1:
+        return cell(found, row, found.suite.sets[0], "auroc")
+    return mean_over_sets(found, row, "auroc")

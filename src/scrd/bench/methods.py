@@ -1,0 +1,149 @@
+"""Objectives and baselines behind one face: train on the same images, answer with raw scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scrd import baselines
+from scrd.baselines.method import Budget
+from scrd.bench.suite import OWN, Run
+from scrd.calibration import threshold_at
+from scrd.config import Config
+from scrd.data.cache import ImageStack
+from scrd.data.preprocess import content_masks
+from scrd.detector import Detector
+from scrd.fitting import Prepared
+from scrd.objectives import OBJECTIVES
+from scrd.scoring import map_statistics
+
+BATCH = 16
+"""Images that are scored together."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a method says about N images.
+
+    Attributes:
+        scores: (N,), float64, raw, larger is more anomalous.
+        statistics: pooling → (N,), float64, of the maps; ``own`` is the scores themselves.
+        maps: (N, S, S), float32, on the CPU; None without maps, or if they were not asked for.
+        scale_weights: (N, K), float; None for a method without them.
+    """
+
+    scores: NDArray[np.float64]
+    statistics: Mapping[str, NDArray[np.float64]]
+    maps: Tensor | None = None
+    scale_weights: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method after training.
+
+    Attributes:
+        module: holds everything that it learnt or remembers.
+        answer: one batch.
+        threshold: calibrated for the false-alarm rate of the settings.
+        pooling: the one that a detector chose; None for a baseline.
+        fit_seconds: wall-clock time of building and training.
+    """
+
+    module: nn.Module
+    answer: Callable[[ImageStack], Answers]
+    threshold: float
+    pooling: str | None
+    fit_seconds: float
+
+    def warm_up(self, stack: ImageStack) -> None:
+        """Score the first batch, which pays for what is set up once."""
+        self.answer(next(_batches(stack)))
+
+    def answers(self, stack: ImageStack, *, with_maps: bool = False) -> Answers:
+        """Score a stack of any size, batch by batch."""
+        parts = []
+        for batch in _batches(stack):
+            part = self.answer(batch)
+            parts.append(part if with_maps else replace(part, maps=None))
+        first = parts[0]
+        return Answers(
+            np.concatenate([p.scores for p in parts]),
+            {n: np.concatenate([p.statistics[n] for p in parts]) for n in first.statistics},
+            torch.cat([p.maps for p in parts if p.maps is not None])
+            if first.maps is not None
+            else None,
+            np.concatenate([p.scale_weights for p in parts if p.scale_weights is not None])
+            if first.scale_weights is not None
+            else None,
+        )
+
+
+def _batches(stack: ImageStack) -> Iterator[ImageStack]:
+    for start in range(0, len(stack.index), BATCH):
+        part = slice(start, start + BATCH)
+        yield ImageStack(stack.images[part], stack.index[part], stack.source_sizes[part], ())
+
+
+def train_method(run: Run, prepared: Prepared, device: str) -> Trained:
+    """Train an objective or a baseline on ``prepared.fitting`` and calibrate its threshold."""
+    if run.method in OBJECTIVES:
+        return _train_detector(run.config, prepared, device)
+    return _train_baseline(run, prepared, device)
+
+
+def _train_detector(config: Config, prepared: Prepared, device: str) -> Trained:
+    detector = Detector.fit(prepared, config, device=device)
+
+    def answer(stack: ImageStack) -> Answers:
+        batch = replace(stack, index=tuple(range(len(stack.index))))
+        scored = [result for _, result in detector.score_stack([Path()] * len(batch.index), batch)]
+        scores = np.array([s.score for s in scored])
+        pooled = {n: np.array([s.statistics[n] for s in scored]) for n in scored[0].statistics}
+        maps = torch.from_numpy(np.stack([s.input_map for s in scored]))
+        weights = np.array([s.scale_weights for s in scored])
+        return Answers(scores, {OWN: scores, **pooled}, maps, weights)
+
+    calibration, seconds = detector.calibration, detector.provenance["seconds"]
+    return Trained(detector.model, answer, calibration.threshold, calibration.pooling, seconds)
+
+
+def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
+    config, settings = run.config, prepared.preprocessing
+    started = time.perf_counter()
+    baseline = baselines.BASELINES[run.method](
+        Budget(
+            teacher=config.teacher,
+            weights=config.weights,
+            image_size=config.image_size,
+            iterations=config.iterations,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            device=device,
+        )
+    )
+    baseline.fit(prepared.fitting.images)
+    seconds = time.perf_counter() - started
+
+    def answer(stack: ImageStack) -> Answers:
+        scores, maps = baseline.score(stack.images)
+        own = scores.double().numpy()
+        pooled = {OWN: own}
+        if maps is not None:
+            content = content_masks(stack.source_sizes, settings)
+            statistics = map_statistics(maps, content)
+            pooled |= {name: s.double().numpy() for name, s in statistics.items()}
+        return Answers(own, pooled, maps)
+
+    trained = Trained(baseline, answer, float("inf"), None, seconds)
+    _, groups = np.unique(prepared.groups, return_inverse=True)
+    normal = trained.answers(prepared.calibrating).scores
+    threshold = threshold_at(normal, groups.tolist(), config.false_alarm_rate)
+    return replace(trained, threshold=threshold)

@@ -1,0 +1,243 @@
+"""What is to be run: the rows of a table, the data sets and the seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scrd import __version__
+from scrd.config import Config, from_dict
+from scrd.errors import ConfigError, ScrdError
+
+Settings = Mapping[str, Any]
+
+BUDGETS: Mapping[str, Settings] = {
+    "small": {
+        "teacher": "efficientnet_lite0",
+        "image_size": 128,
+        "iterations": 600,
+        "batch_size": 16,
+    },
+    "paper": {
+        "teacher": "wide_resnet50_2",
+        "image_size": 256,
+        "iterations": 4000,
+        "batch_size": 16,
+    },
+}
+"""What one CPU core finishes, and section 3.1.3 of the paper; a suite may change or add budgets."""
+
+OWN = "own"
+"""The pooling of a row that reports each method by its own score; for a detector the calibrated
+one."""
+
+POOLED = (OWN, "mean", "top", "max", "fused")
+METRICS = ("auroc", "ap", "f1", "acc")
+FIGURES = ("roc", "histograms", "alpha", "curve", "cost")
+
+_WITHOUT_EFFECT = ("checkpoint_every", "feature_cache_gib", "image_cache_gib")
+_OF_A_BASELINE = (
+    *("teacher", "weights", "image_size", "iterations", "batch_size"),
+    *("resize", "channels", "window", "held_out", "false_alarm_rate"),
+)
+
+
+class SuiteError(ScrdError):
+    """A suite cannot be read or contradicts itself; the message names the file and the key."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation.
+
+    Attributes:
+        data: name of the data set's folder.
+        method: an objective of :data:`scrd.objectives.OBJECTIVES`, or a baseline.
+        config: every setting, ``seed`` among them; a baseline takes from it what it has.
+    """
+
+    data: str
+    method: str
+    config: Config
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that act on the result, the seed apart; plain JSON types."""
+        from scrd.objectives import OBJECTIVES
+
+        settings: dict[str, Any] = json.loads(json.dumps(self.config.to_dict()))
+        for name in ("seed", "objective", *_WITHOUT_EFFECT):
+            del settings[name]
+        if self.method not in OBJECTIVES:
+            settings = {name: settings[name] for name in _OF_A_BASELINE}
+        if settings["weights"] is not None:  # where the file lies is nobody's business
+            settings["weights"] = Path(settings["weights"]).name
+        return settings
+
+    def asked(self) -> dict[str, Any]:
+        """What a table asks for: method, settings, name of the data set, seed."""
+        return {
+            "method": self.method,
+            "settings": self.settings(),
+            "data": self.data,
+            "seed": self.config.seed,
+        }
+
+    def key(self, fingerprint: str) -> dict[str, Any]:
+        """What makes two runs the same, of whatever suite: ``asked``, data and version."""
+        return {**self.asked(), "fingerprint": fingerprint, "version": __version__}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        label: the name in the table.
+        method: see :class:`Run`; None keeps the place of one that is not implemented.
+        settings: fields of :class:`scrd.config.Config` beside or instead of the budget's.
+        iterations_times: factor on the budget's iterations.
+        pooling: which score the table reports, one of ``POOLED``.
+        budgets: the budgets that have this row; empty for all.
+        drawn: whether figures of single rows (ROC, histograms) show it.
+        reference: data set → AUROC that the paper prints, in %.
+        reference_megabytes: size of the parameters that the paper prints.
+    """
+
+    label: str
+    method: str | None = None
+    settings: Settings = field(default_factory=dict)
+    iterations_times: int = 1
+    pooling: str = OWN
+    budgets: tuple[str, ...] = ()
+    drawn: bool = False
+    reference: Mapping[str, float] = field(default_factory=dict)
+    reference_megabytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The content of a suite file.
+
+    Attributes:
+        name: of the file, without suffix.
+        path: the file, for messages.
+        title: heading of its section.
+        text: what it shows.
+        sets: folders of data.
+        seeds: of the runs.
+        rows: of the table.
+        budgets: name → settings common to all rows.
+        metrics: one table each, of ``METRICS``.
+        costs: whether there is a table of parameters, time and memory.
+        figures: of ``FIGURES``.
+        curve: the setting on the x axis of the figure ``curve``, such as ``noise.strength``.
+    """
+
+    name: str
+    path: Path
+    title: str
+    text: str
+    sets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    budgets: Mapping[str, Settings]
+    metrics: tuple[str, ...] = ("auroc",)
+    costs: bool = False
+    figures: tuple[str, ...] = ()
+    curve: str | None = None
+
+    def rows_of(self, budget: str) -> list[Row]:
+        """The rows that a budget has, implemented or not."""
+        return [row for row in self.rows if not row.budgets or budget in row.budgets]
+
+    def run(self, row: Row, budget: str, data: str, seed: int) -> Run:
+        """The run behind one row, data set and seed.
+
+        Raises:
+            SuiteError: no such budget, or a setting that the method has not.
+        """
+        if budget not in self.budgets:
+            raise SuiteError(
+                f"{self.path}: no budget {budget!r}: choose one of {', '.join(self.budgets)}"
+            )
+        assert row.method is not None
+        where = f"{self.path}: row {row.label!r}, settings"
+        return Run(data, row.method, resolve(where, row, self.budgets[budget], seed))
+
+    def runs(
+        self,
+        budget: str,
+        *,
+        sets: Collection[str] = (),
+        rows: Collection[str] = (),
+        methods: Collection[str] = (),
+        seeds: Collection[int] = (),
+    ) -> list[Run]:
+        """All distinct runs, the first seed of everything first.
+
+        Args:
+            budget: a key of ``budgets``.
+            sets: only these data sets; empty for all, as for the others.
+            rows: only these labels.
+            methods: only these methods.
+            seeds: these seeds instead of the suite's.
+
+        Raises:
+            SuiteError: a name that the suite has not.
+        """
+        present = [row for row in self.rows_of(budget) if row.method is not None]
+        for what, wanted, known in (
+            ("data set", sets, self.sets),
+            ("row", rows, [row.label for row in present]),
+            ("method", methods, [str(row.method) for row in present]),
+        ):
+            for name in wanted:
+                if name not in known:
+                    choices = ", ".join(dict.fromkeys(known))
+                    raise SuiteError(f"{self.path}: no {what} {name!r}: choose one of {choices}")
+        found = [
+            self.run(row, budget, data, seed)
+            for seed in seeds or self.seeds
+            for data in (name for name in self.sets if not sets or name in sets)
+            for row in present
+            if (not rows or row.label in rows) and (not methods or row.method in methods)
+        ]
+        distinct = {json.dumps(run.asked(), sort_keys=True): run for run in found}
+        return list(distinct.values())
+
+
+def resolve(where: str, row: Row, budget: Settings, seed: int) -> Config:
+    """The full settings of a row under a budget; refuses what does not act on its method."""
+    from scrd.objectives import OBJECTIVES
+
+    settings = {**budget, **row.settings, "seed": seed}
+    for name, value in settings.items():
+        kind = type(getattr(Config, name, None))
+        if kind in (int, float, str) and not (kind is float and type(value) is int):
+            require(type(value) is kind, f"{where}, {name}", f"{value!r} is no {kind.__name__}")
+    try:
+        if row.method in OBJECTIVES:
+            settings["objective"] = row.method
+        else:
+            among(where, list(row.settings), _OF_A_BASELINE)
+        if row.iterations_times != 1:
+            iterations = settings.get("iterations", Config.iterations)
+            settings["iterations"] = row.iterations_times * iterations
+        return from_dict(Config, settings)
+    except ConfigError as e:
+        raise SuiteError(f"{where}: {e}") from e
+
+
+def require(condition: object, where: str, message: str) -> None:
+    """Raise SuiteError with the place and the message unless the condition holds."""
+    if not condition:
+        raise SuiteError(f"{where}: {message}")
+
+
+def among(where: str, names: Sequence[str], known: Sequence[str]) -> None:
+    """Raise SuiteError for a name that is not known."""
+    for name in names:
+        require(name in known, where, f"unknown {name!r}: choose one of {', '.join(known)}")
