@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from scrd.config import Config
     from scrd.detector import Detector
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Config", "Detector", "__version__"]
 
 

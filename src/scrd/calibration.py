@@ -1,9 +1,9 @@
-"""P-values and thresholds from held-out normals, and the choice of pooling without labels."""
+"""What normals teach a trained network: statistics, scale weights, p-values, thresholds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,17 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from scrd.config import Config
-from scrd.metrics import auroc
 from scrd.model import SCRD
-from scrd.scoring import POOLINGS, infer, log_statistics, map_statistics, pool
-from scrd.synthesis.probes import PROBES
+from scrd.objectives import OBJECTIVES
+from scrd.scoring import distances, infer, scale_excess
+from scrd.training import STATISTICS_IMAGES, spread
+from scrd.weighing import scale_weights
 
 Floats = NDArray[np.float64]
-Images = tuple[Tensor, Tensor]
-"""Prepared images (N, C, S, S), float32, and where they are not padding, (N, S, S), bool."""
 
-PROBED = 128
-"""Selection normals that are probed, at the most."""
 _BATCH = 16
 
 
@@ -39,9 +36,6 @@ class Calibration:
             maxima exceed it in ``false_alarm_rate`` of the images.
         map_scale: (low, high) of the common colour scale of heat maps.
         pooling: the pooling in use.
-        pool_statistics: see :data:`scrd.scoring.PoolStatistics`.
-        separability: pooling → probe → AUROC of probed against untouched selection normals, the
-            evidence for the choice; empty if the pooling was given.
     """
 
     scores: tuple[float, ...]
@@ -51,8 +45,6 @@ class Calibration:
     map_threshold: float
     map_scale: tuple[float, float]
     pooling: str
-    pool_statistics: Mapping[str, tuple[float, float]]
-    separability: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def p_values(self, scores: ArrayLike) -> Floats:
         """See :func:`p_values`."""
@@ -120,56 +112,61 @@ def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: fl
     return float(np.nextafter(values[int(np.argmax(small)) - 1], np.inf))
 
 
-def choose_pooling(
-    separability: Mapping[str, Mapping[str, float]], extents: Mapping[str, str]
-) -> str:
-    """Pick the pooling that best tells probed from untouched held-out normals.
+def learn_normals(model: SCRD, images: Tensor, content: Tensor, config: Config) -> None:
+    """Give a trained network what it must know of normals to score, from the training normals.
 
-    An abnormality may be a spot or a change of the whole image, and nothing in the normals says
-    which: focal and diffuse probes get half of the say each, whatever their number.
+    That is the distance that is normal at each position and, where the objective wants it, the
+    scale weights (:func:`scrd.weighing.scale_weights`).
 
     Args:
-        separability: pooling → probe → AUROC in [0, 1].
-        extents: probe → ``focal`` or ``diffuse``.
-
-    Returns:
-        The pooling with the largest mean of the two; the first in order on a tie.
+        model: trained, in eval mode; its ``normals`` and ``scale_head`` are set.
+        images: (N, C, S, S), float32: the normals that trained it; some are used.
+        content: (N, S, S), bool; False on letterbox padding.
+        config: ``objective`` and ``seed`` are used.
     """
+    some, inside = spread(images, STATISTICS_IMAGES), spread(content, STATISTICS_IMAGES)
+    found = [[d.cpu() for d in distances(model, batch)[0]] for batch in torch.split(some, _BATCH)]
+    model.normals.fit(found)
+    if not OBJECTIVES[config.objective].weighed:
+        return
 
-    def merit(by_probe: Mapping[str, float]) -> float:
-        kinds = sorted(set(extents[p] for p in by_probe))
-        return float(
-            np.mean([np.mean([v for p, v in by_probe.items() if extents[p] == k]) for k in kinds])
-        )
+    def excess(probed: Tensor) -> Tensor:
+        everywhere = torch.ones(len(probed), *probed.shape[2:], dtype=torch.bool)
+        parts = zip(torch.split(probed, _BATCH), torch.split(everywhere, _BATCH), strict=True)
+        return torch.cat([infer(model, *part).excess for part in parts])
 
-    return max(separability, key=lambda pooling: merit(separability[pooling]))
+    parts = zip(found, torch.split(inside, _BATCH), strict=True)
+    device = next(model.parameters()).device
+    untouched = torch.cat(
+        [
+            scale_excess(model, [d.to(device) for d in maps], area.to(device)).cpu()
+            for maps, area in parts
+        ]
+    )
+    alpha = scale_weights(excess, some, untouched, config.seed)
+    model.scale_head.fix(alpha.to(device))
 
 
 def calibrate(
-    model: SCRD, *, selection: Images, calibrating: Images, groups: Sequence[str], config: Config
+    model: SCRD, images: Tensor, content: Tensor, *, groups: Sequence[str], config: Config
 ) -> Calibration:
-    """Fix pooling, p-values and thresholds from two disjoint parts of the held-out normals.
-
-    The pooling is settled on ``selection`` before ``calibrating`` is looked at, so that the
-    p-values stay exact.
+    """Fix p-values and thresholds on held-out normals.
 
     Args:
-        model: trained, in eval mode.
-        selection: normals that give the statistics of ``fused`` and choose the pooling.
-        calibrating: normals that give p-values and thresholds.
-        groups: group of each calibrating normal.
-        config: ``pooling``, ``false_alarm_rate`` and ``seed`` are used.
+        model: complete, in eval mode.
+        images: (M, C, S, S), float32: normals that had no part in the model.
+        content: (M, S, S), bool; False on letterbox padding.
+        groups: group of each.
+        config: ``pooling`` and ``false_alarm_rate`` are used.
     """
-    selected = _statistics(model, *selection)
-    normals = log_statistics(selected)
-    separability: dict[str, dict[str, float]] = {}
-    pooling: str = config.pooling
-    if pooling == "auto":
-        separability = _separability(model, selection, normals, config.seed)
-        extents = {name: str(probe.extent) for name, probe in PROBES.items()}
-        pooling = choose_pooling(separability, extents)
-    statistics = _statistics(model, *calibrating)
-    scores = pool(statistics, pooling, normals).double().numpy()
+    parts = [
+        infer(model, batch, inside).statistics(inside)
+        for batch, inside in zip(
+            torch.split(images, _BATCH), torch.split(content, _BATCH), strict=True
+        )
+    ]
+    statistics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores = statistics[config.pooling].double().numpy()
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     ids = [numbers[group] for group in groups]
     threshold = threshold_at(scores, ids, config.false_alarm_rate)
@@ -184,40 +181,5 @@ def calibrate(
         map_threshold=map_threshold,
         # the threshold lies at two thirds of the colour scale
         map_scale=(low, low + 1.5 * max(map_threshold - low, 0.01)),
-        pooling=pooling,
-        pool_statistics=normals,
-        separability=separability,
+        pooling=config.pooling,
     )
-
-
-def _statistics(model: SCRD, images: Tensor, content: Tensor) -> dict[str, Tensor]:
-    parts = [
-        map_statistics(infer(model, images[i : i + _BATCH])[0], content[i : i + _BATCH])
-        for i in range(0, len(images), _BATCH)
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _separability(
-    model: SCRD,
-    selection: Images,
-    normals: Mapping[str, tuple[float, float]],
-    seed: int,
-) -> dict[str, dict[str, float]]:
-    """Pooling → probe → AUROC of probed against untouched selection normals."""
-    images, content = (part[:PROBED] for part in selection)
-    images = images.clamp(0, 1)  # as probes do, which must not be told by the clamping alone
-    untouched = _statistics(model, images, content)
-    table: dict[str, dict[str, float]] = {pooling: {} for pooling in POOLINGS}
-    for name, probe in PROBES.items():
-        generator = torch.Generator().manual_seed(seed)
-        changed = [
-            probe(images[i : i + _BATCH].expand(-1, 3, -1, -1), generator)
-            for i in range(0, len(images), _BATCH)
-        ]
-        probed = _statistics(model, torch.cat(changed), content)
-        for pooling in POOLINGS:
-            before, after = pool(untouched, pooling, normals), pool(probed, pooling, normals)
-            labels = [0] * len(before) + [1] * len(after)
-            table[pooling][name] = auroc(torch.cat([before, after]).numpy(), labels)
-    return table

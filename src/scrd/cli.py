@@ -93,7 +93,7 @@ def train(
         str | None, typer.Option(help="Teacher weights: a file, or 'random'.")
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="rd, ratio, paper, algorithm2, released or scrd.")
+        str, typer.Option(help="rd, ratio, paper, algorithm2, released, margin or scrd.")
     ] = "scrd",
     image_size: Annotated[int, typer.Option(help="Side of the model input in pixels.")] = 256,
     iterations: Annotated[int, typer.Option(min=1, help="Training steps.")] = 4000,
@@ -106,13 +106,13 @@ def train(
     resize: Annotated[str, typer.Option(help="stretch or letterbox.")] = "stretch",
     channels: Annotated[str, typer.Option(help="auto, grey or rgb.")] = "auto",
     window: Annotated[
-        str | None, typer.Option(help="LOW,HIGH source intensities that become 0 and 1.")
-    ] = None,
+        str, typer.Option(help="image, data, or LOW,HIGH: intensities that become 0 and 1.")
+    ] = "image",
     held_out: Annotated[float, typer.Option(help="Share of normals kept from training.")] = 0.25,
     false_alarm_rate: Annotated[
         float, typer.Option("--far", help="Rate of false alarms to calibrate for.")
     ] = 0.05,
-    pooling: Annotated[str, typer.Option(help="auto, mean, top, max or fused.")] = "auto",
+    pooling: Annotated[str, typer.Option(help="excess, mean, top or max.")] = "excess",
     noise: Annotated[str, typer.Option(help="simplex or gaussian.")] = "simplex",
     noise_strength: Annotated[float, typer.Option(help="The paper's lambda.")] = 0.2,
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed, ...")] = "auto",
@@ -179,15 +179,17 @@ def train(
     _report_skipped(detector.failures)
 
 
-def _parse_window(text: str | None) -> tuple[float, float] | None:
+def _parse_window(text: str) -> Any:
     from scrd.errors import ConfigError
 
-    if text is None:
-        return None
+    if text in ("image", "data"):
+        return text
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--window takes LOW,HIGH, two numbers, not {text!r}") from None
+        raise ConfigError(
+            f"--window takes image, data, or LOW,HIGH, two numbers, not {text!r}"
+        ) from None
     return low, high
 
 

@@ -12,7 +12,8 @@ from scrd.synthesis.perturbation import NoiseSettings
 
 T = TypeVar("T")
 
-Pooling = Literal["auto", "mean", "top", "max", "fused"]
+Pooling = Literal["excess", "mean", "top", "max"]
+Window = tuple[float, float] | Literal["image", "data"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -31,7 +32,9 @@ class Config:
         image_size: side of the square model input in pixels, a multiple of 32, at least 64.
         resize: ``"stretch"`` to the square (the paper) or ``"letterbox"`` (keeps the aspect).
         channels: ``"grey"``, ``"rgb"`` or ``"auto"`` (what the training images are).
-        window: (low, high) in source intensity units mapped to [0, 1]; None for the rule of
+        window: what is mapped to [0, 1]: ``"image"``, each image's own 1st to 99th percentile;
+            ``"data"``, one window from the training images (0 to 255 for 8 bits, as the paper
+            has it); or (low, high) in source intensity units. See
             :func:`scrd.data.intensity.fit_intensity`.
         noise: the perturbations of the noisy path.
         iterations: training steps (the paper: 4,000).
@@ -43,7 +46,7 @@ class Config:
         precision: Fabric's precision; ``"auto"`` is bf16-mixed on a GPU that has it, else fp32.
         held_out: share of the training normals kept from training, by group.
         false_alarm_rate: the rate of false alarms that the threshold is chosen for.
-        pooling: how an anomaly map becomes a score; ``"auto"`` chooses on held-out normals.
+        pooling: how an anomaly map becomes a score, see ``docs/method.md``.
         checkpoint_every: iterations between checkpoints.
         feature_cache_gib: memory that cached clean teacher features may take, in GiB.
         image_cache_gib: memory that decoded images may take, in GiB; beyond it, a file.
@@ -55,7 +58,7 @@ class Config:
     image_size: int = 256
     resize: Literal["stretch", "letterbox"] = "stretch"
     channels: Literal["auto", "grey", "rgb"] = "auto"
-    window: tuple[float, float] | None = None
+    window: Window = "image"
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     iterations: int = 4000
     batch_size: int = 16
@@ -66,7 +69,7 @@ class Config:
     precision: str = "auto"
     held_out: float = 0.25
     false_alarm_rate: float = 0.05
-    pooling: Pooling = "auto"
+    pooling: Pooling = "excess"
     checkpoint_every: int = 200
     feature_cache_gib: float = 4.0
     image_cache_gib: float = 4.0
@@ -91,16 +94,18 @@ class Config:
             f"channels must be auto, grey or rgb, not {self.channels!r}",
         )
         _require(
-            self.pooling in ("auto", "mean", "top", "max", "fused"),
-            f"pooling must be auto, mean, top, max or fused, not {self.pooling!r}",
+            self.pooling in ("excess", "mean", "top", "max"),
+            f"pooling must be excess, mean, top or max, not {self.pooling!r}",
         )
         _require(
             self.schedule in ("cosine", "constant"),
             f"schedule must be cosine or constant, not {self.schedule!r}",
         )
         _require(
-            self.window is None or self.window[0] < self.window[1],
-            f"a window needs low < high, not {self.window}",
+            self.window in ("image", "data")
+            if isinstance(self.window, str)
+            else self.window[0] < self.window[1],
+            f"a window is image, data, or low < high, not {self.window}",
         )
         for name in ("iterations", "batch_size", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")

@@ -30,7 +30,7 @@ from scrd.model import SCRD, build_model
 from scrd.model_card import model_card
 from scrd.progress import counting
 from scrd.runtime import resolve_device
-from scrd.scoring import infer, map_statistics, pool
+from scrd.scoring import infer
 from scrd.storage import Contents, ModelFolderError, read_model_folder, write_model_folder
 from scrd.training import LogEntry
 
@@ -48,8 +48,9 @@ class Scored:
         p_value: conformal, in (0, 1]: a normal image has one this small or smaller with at most
             this probability.
         flag: the p-value is at most the chosen false-alarm rate.
-        statistics: ``mean``, ``top``, ``max`` of the anomaly map over the image, in [0, 2], and
-            ``fused``, in standard deviations of normals.
+        statistics: the score under every pooling: ``excess``, in standard deviations of normals
+            (and ``excess_uniform``, the same with equal scale weights), and ``mean``, ``top`` and
+            ``max`` of the anomaly map, in [0, 2].
         scale_weights: α, one a scale, sum 1.
         input_map: anomaly map at the model's resolution, (S, S), float32, in [0, 2].
         source_size: (height, width) of the source image in pixels.
@@ -113,8 +114,8 @@ class Detector:
     ) -> Detector:
         """Train on the normals of a data set's train split and calibrate on held-out ones.
 
-        The train normals are divided by group (patient) into three parts: one trains, one
-        chooses the pooling, one calibrates. Neither the test split nor a label is looked at.
+        The train normals are divided by group (patient) into two parts: one trains, one
+        calibrates. Neither the test split nor a label is looked at.
 
         Args:
             data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`; or what
@@ -173,11 +174,9 @@ class Detector:
         """
         if not batch.index:
             return
-        maps, alpha = infer(self.model, batch.images)
         content = content_masks(batch.source_sizes, self.preprocessing)
-        statistics = map_statistics(maps, content)
-        normals = self.calibration.pool_statistics
-        statistics["fused"] = pool(statistics, "fused", normals)
+        found = infer(self.model, batch.images, content)
+        statistics = found.statistics(content)
         scores = statistics[self.calibration.pooling].double().numpy()
         p_values = self.calibration.p_values(scores)
         for row, i in enumerate(batch.index):
@@ -189,8 +188,8 @@ class Detector:
                     p_value=float(p_values[row]),
                     flag=bool(scores[row] >= self.calibration.threshold),
                     statistics={name: float(s[row]) for name, s in statistics.items()},
-                    scale_weights=tuple(alpha[row].tolist()),
-                    input_map=maps[row].numpy(),
+                    scale_weights=tuple(found.scale_weights[row].tolist()),
+                    input_map=found.maps[row].numpy(),
                     source_size=batch.source_sizes[row],
                 ),
             )
@@ -249,7 +248,9 @@ class Detector:
             config = from_dict(Config, raw["config"])
             rule = raw["preprocessing"]
             preprocessing = Preprocessing(**{**rule, "intensity": Intensity(**rule["intensity"])})
-            model = build_model(config.teacher, "deferred", rectify=raw["student_rectified"])
+            model = build_model(
+                config.teacher, "deferred", raw["student_rectified"], preprocessing.image_size
+            )
             model.load_state_dict(contents.weights)
             threshold = contents.calibration["threshold"]
             calibration = from_dict(

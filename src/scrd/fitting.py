@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from scrd.calibration import Calibration, calibrate
+from scrd.calibration import Calibration, calibrate, learn_normals
 from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
 from scrd.data.intensity import fit_intensity
@@ -24,14 +24,13 @@ from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.data.reading import ImageError, read_image
 from scrd.data.split import split_by_group
 from scrd.model import SCRD, build_model
+from scrd.objectives import OBJECTIVES
 from scrd.progress import counting, training_bar
 from scrd.runtime import make_fabric, resolve_device, versions
 from scrd.training import LogEntry, TrainingError, train
 
 INTENSITY_SAMPLE = 256
 """Training images from which the intensity rule is fixed."""
-SELECTION_SHARE = 0.2
-"""Share of the held-out normals that choose the pooling; the others calibrate, and only that."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ class Prepared:
         manifest: of the data set.
         preprocessing: fixed on the images that train.
         fitting: images that train.
-        selection: held-out images that choose the pooling.
         calibrating: held-out images that calibrate.
         groups: group of each image of ``calibrating``; one without a group is its own.
     """
@@ -63,14 +61,13 @@ class Prepared:
     manifest: Manifest
     preprocessing: Preprocessing
     fitting: ImageStack
-    selection: ImageStack
     calibrating: ImageStack
     groups: tuple[str, ...]
 
     @property
     def failures(self) -> tuple[ImageError, ...]:
         """The training images that could not be read."""
-        stacks = (self.fitting, self.selection, self.calibrating)
+        stacks = (self.fitting, self.calibrating)
         return tuple(f for stack in stacks for f in stack.failures)
 
 
@@ -91,12 +88,11 @@ def prepare(
         TrainingError: too few images or groups.
     """
     manifest = read_manifest(data, for_training=True)
-    fitting, selection, calibrating = hold_out(manifest.train_normals, config)
+    fitting, calibrating = hold_out(manifest.train_normals, config)
     preprocessing = _fix_preprocessing(fitting, config)
     stacks = []
     for label, part in (
         ("reading training images", fitting),
-        ("reading held-out images", selection),
         ("reading held-out images", calibrating),
     ):
         with counting(label, len(part), progress) as advance:
@@ -109,8 +105,8 @@ def prepare(
                     on_progress=advance,
                 )
             )
-    groups = tuple(calibrating[i].group or f"image {i}" for i in stacks[2].index)
-    prepared = Prepared(manifest, preprocessing, stacks[0], stacks[1], stacks[2], groups)
+    groups = tuple(calibrating[i].group or f"image {i}" for i in stacks[1].index)
+    prepared = Prepared(manifest, preprocessing, stacks[0], stacks[1], groups)
     if not all(len(stack.index) for stack in stacks):
         raise TrainingError(
             f"{manifest.root}: too few readable normal images; "
@@ -137,7 +133,9 @@ def fit(
         read_manifest(data, for_training=True)  # says what is wrong before a teacher is loaded
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = build_model(config.teacher, config.weights)
+        # a student that ends in ReLUs cannot reach features of both signs
+        rectify = False if OBJECTIVES[config.objective].standardised else None
+        model = build_model(config.teacher, config.weights, rectify, config.image_size)
     folder = Path(work) if work is not None else None
     checkpoint = None
     if folder is not None:
@@ -159,16 +157,16 @@ def fit(
             on_log=on_log,
         )
     trained = time.perf_counter() - started
+    learn_normals(
+        model,
+        data.fitting.images,
+        content_masks(data.fitting.source_sizes, preprocessing),
+        config,
+    )
     calibration = calibrate(
         model,
-        selection=(
-            data.selection.images,
-            content_masks(data.selection.source_sizes, preprocessing),
-        ),
-        calibrating=(
-            data.calibrating.images,
-            content_masks(data.calibrating.source_sizes, preprocessing),
-        ),
+        data.calibrating.images,
+        content_masks(data.calibrating.source_sizes, preprocessing),
         groups=data.groups,
         config=config,
     )
@@ -177,7 +175,6 @@ def fit(
         "fingerprint": manifest.fingerprint,
         "normals": {
             "trained": len(data.fitting.index),
-            "selected": len(data.selection.index),
             "calibrated": len(data.calibrating.index),
             "calibration_groups": len(set(calibration.groups)),
         },
@@ -190,22 +187,19 @@ def fit(
     return Fitted(model, config, preprocessing, calibration, provenance, tuple(log), data.failures)
 
 
-def hold_out(
-    normals: Sequence[Record], config: Config
-) -> tuple[list[Record], list[Record], list[Record]]:
-    """Divide train normals by group into those that train, choose the pooling, and calibrate.
+def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], list[Record]]:
+    """Divide train normals by group into those that train and those that calibrate.
 
     Raises:
-        TrainingError: too few groups for three parts.
+        TrainingError: too few groups for two parts.
     """
-    held = config.held_out
-    fractions = (1 - held, held * SELECTION_SHARE, held * (1 - SELECTION_SHARE))
+    fractions = (1 - config.held_out, config.held_out)
     try:
         parts = split_by_group([r.group for r in normals], fractions, config.seed)
     except ValueError as e:
         raise TrainingError(f"the train normals cannot be held out: {e}") from e
-    fitting, selection, calibrating = ([normals[i] for i in part] for part in parts)
-    return fitting, selection, calibrating
+    fitting, calibrating = ([normals[i] for i in part] for part in parts)
+    return fitting, calibrating
 
 
 def _fix_preprocessing(records: Sequence[Record], config: Config) -> Preprocessing:

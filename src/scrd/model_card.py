@@ -35,23 +35,24 @@ def model_card(
         "## What it was trained on",
         "",
         f"- Data: `{provenance['data']}`, fingerprint `{provenance['fingerprint'][:16]}`.",
-        f"- {normals['trained']} normal images trained it, {normals['selected']} chose the "
-        f"pooling, {normals['calibrated']} in {groups} groups calibrated it. The three parts "
-        "share no group. No abnormal image and no test image was used.",
+        f"- {normals['trained']} normal images trained it, {normals['calibrated']} in {groups} "
+        "groups calibrated it. The two parts share no group. No abnormal image and no test image "
+        "was used.",
         f"- {config.iterations} iterations of {config.batch_size} images, seed {config.seed}, "
         f"{provenance['seconds']:.0f} s on {provenance['device']}.",
         f"- {len(provenance['unreadable'])} training images could not be read.",
         "",
         "## How it reads images",
         "",
-        f"- Intensities from {intensity.low:g} to {intensity.high:g} map to 0 to 1; values up to "
-        f"{intensity.headroom:g} window widths beyond are kept, the rest is cut.",
+        "- Each image's own 1st to 99th percentile maps to 0 to 1."
+        if intensity.per_image
+        else f"- Intensities from {intensity.low:g} to {intensity.high:g} map to 0 to 1; values up "
+        f"to {intensity.headroom:g} window widths beyond are kept, the rest is cut.",
         f"- Channels: {intensity.channels}. Size: {preprocessing.resize}.",
         "",
         "## How it decides",
         "",
-        f"- Pooling `{calibration.pooling}`"
-        + (" (chosen on probed held-out normals)." if calibration.separability else " (given)."),
+        f"- Pooling `{calibration.pooling}`.",
         f"- Flags a score of at least {calibration.threshold:.6g}: of new normal images, a share "
         f"of {calibration.false_alarm_rate:g} or less is flagged on average.",
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,21 +15,41 @@ from scrd.objectives.distance import distance_map
 TOP_FRACTION = 0.02
 """Share of the pixels that ``top`` pooling averages."""
 
-POOLINGS = ("mean", "top", "max", "fused")
-"""The named ways from a map to a score; ``fused`` needs statistics of normals."""
+POOLINGS = ("excess", "mean", "top", "max")
+"""The named ways from distance maps to a score, larger is more anomalous.
 
-PoolStatistics = Mapping[str, tuple[float, float]]
-"""For ``mean`` and ``top``: mean and standard deviation of the log statistic on normals."""
+``excess`` is Σ_k α_k · mean over the image of max(0, z_k), z_k the distance map in standard
+deviations of normals at that position; ``mean``, ``top`` and ``max`` pool the plain anomaly map.
+"""
 
 
-def anomaly_map(
-    clean: Sequence[Tensor], student: Sequence[Tensor], scale_weights: Tensor, size: int
-) -> Tensor:
-    """Σ_k α_k · upsample(1 − cos(u_k, v_k)), section 2.4 of the paper.
+class Inference(NamedTuple):
+    """What the network says about a batch, on the CPU.
+
+    Attributes:
+        maps: anomaly maps, (B, S, S), float32, in [0, 2].
+        excess: mean excess of each scale, (B, K), float32, in standard deviations of normals.
+        scale_weights: α, (B, K), float32, rows sum to 1.
+    """
+
+    maps: Tensor
+    excess: Tensor
+    scale_weights: Tensor
+
+    def statistics(self, content: Tensor) -> dict[str, Tensor]:
+        """All poolings of :func:`map_statistics` and of the excess, each (B,), float."""
+        return {
+            "excess": (self.scale_weights * self.excess).sum(dim=1),
+            "excess_uniform": self.excess.mean(dim=1),
+            **map_statistics(self.maps, content),
+        }
+
+
+def anomaly_map(distances: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
+    """Σ_k α_k · upsample(D_k), section 2.4 of the paper.
 
     Args:
-        clean: teacher features u_k, (B, C_k, H_k, W_k), float.
-        student: student features v_k, shaped like ``clean``.
+        distances: D_k, (B, H_k, W_k), float, in [0, 2].
         scale_weights: α, (B, K), float, rows sum to 1.
         size: side S of the model input in pixels.
 
@@ -36,15 +57,37 @@ def anomaly_map(
         (B, S, S), float32, in [0, 2]; bilinear between positions.
     """
     total = scale_weights.new_zeros(len(scale_weights), 1, size, size, dtype=torch.float32)
-    for k, (u, v) in enumerate(zip(clean, student, strict=True)):
-        distance = distance_map(u.float(), v.float()).unsqueeze(1)
-        upsampled = F.interpolate(distance, (size, size), mode="bilinear", align_corners=False)
+    for k, distance in enumerate(distances):
+        upsampled = F.interpolate(
+            distance.unsqueeze(1), (size, size), mode="bilinear", align_corners=False
+        )
         total += scale_weights[:, k].view(-1, 1, 1, 1) * upsampled
     return total.squeeze(1)
 
 
+def scale_excess(model: SCRD, distances: Sequence[Tensor], content: Tensor) -> Tensor:
+    """Mean over the content of the upsampled excess of each scale.
+
+    Args:
+        model: whose ``normals`` are fitted.
+        distances: D_k, (B, H_k, W_k), float.
+        content: (B, S, S), bool.
+
+    Returns:
+        (B, K), float32, in standard deviations of normals.
+    """
+    area = content.flatten(1).sum(dim=1)
+    means = []
+    for excess in model.normals.excess(distances):
+        upsampled = F.interpolate(
+            excess[:, None], content.shape[-2:], mode="bilinear", align_corners=False
+        )
+        means.append((upsampled.squeeze(1) * content).flatten(1).sum(dim=1) / area)
+    return torch.stack(means, dim=1)
+
+
 @torch.inference_mode()
-def infer(model: SCRD, images: Tensor) -> tuple[Tensor, Tensor]:
+def distances(model: SCRD, images: Tensor) -> tuple[list[Tensor], Tensor]:
     """Run the network on prepared images.
 
     Args:
@@ -52,13 +95,29 @@ def infer(model: SCRD, images: Tensor) -> tuple[Tensor, Tensor]:
         images: (B, C, S, S), float32, C = 1 or 3, on the CPU.
 
     Returns:
-        Anomaly maps (B, S, S), float32, in [0, 2], and α (B, K), float32, on the CPU.
+        Distance maps D_k, (B, H_k, W_k), float32, in [0, 2], and α (B, K), float32, both on the
+        model's device.
     """
     device = next(model.parameters()).device
     image = images.to(device).contiguous(memory_format=torch.channels_last)
     clean, student, scale_weights = model(image)
-    maps = anomaly_map(clean, student, scale_weights, images.shape[-1])
-    return maps.cpu(), scale_weights.float().cpu()
+    found = [distance_map(u.float(), v.float()) for u, v in zip(clean, student, strict=True)]
+    return found, scale_weights.float()
+
+
+@torch.inference_mode()
+def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
+    """Run the network and put its distance maps together.
+
+    Args:
+        model: in eval mode, on any device.
+        images: (B, C, S, S), float32, C = 1 or 3, on the CPU.
+        content: (B, S, S), bool, on the CPU; False on letterbox padding.
+    """
+    found, scale_weights = distances(model, images)
+    maps = anomaly_map(found, scale_weights, images.shape[-1])
+    excess = scale_excess(model, found, content.to(maps.device))
+    return Inference(maps.cpu(), excess.cpu(), scale_weights.cpu())
 
 
 def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:
@@ -81,47 +140,3 @@ def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:
     taken = torch.arange(highest.shape[1], device=maps.device) < count[:, None]
     top = torch.where(taken, highest, torch.zeros_like(highest)).sum(dim=1) / count
     return {"mean": inside.sum(dim=1) / area, "top": top, "max": highest[:, 0]}
-
-
-def pool(
-    statistics: Mapping[str, Tensor], pooling: str, normals: PoolStatistics | None = None
-) -> Tensor:
-    """Turn map statistics into scores.
-
-    Args:
-        statistics: from :func:`map_statistics`, each (B,), float, positive.
-        pooling: ``mean``, ``top`` or ``max`` take that statistic; ``fused`` takes the larger of
-            the standardised logarithms of mean and top, so that an image is conspicuous either
-            as a whole or at a spot.
-        normals: for ``fused``, from :func:`log_statistics` on held-out normals.
-
-    Returns:
-        ``score``, (B,), float; larger is more anomalous. A distance in [0, 2], for ``fused`` in
-        standard deviations of normals.
-
-    Raises:
-        ValueError: unknown pooling, or ``fused`` without ``normals``.
-    """
-    if pooling in statistics:
-        return statistics[pooling]
-    if pooling != "fused":
-        raise ValueError(f"unknown pooling {pooling!r}: choose one of {', '.join(POOLINGS)}")
-    if normals is None:
-        raise ValueError("fused pooling needs the statistics of normals")
-    z = [
-        (statistics[name].clamp_min(1e-12).log() - mean) / std
-        for name, (mean, std) in normals.items()
-    ]
-    return torch.stack(z).amax(dim=0)
-
-
-def log_statistics(statistics: Mapping[str, Tensor]) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of log mean and log top over normals, for ``fused``.
-
-    The deviation is at least 0.02 (a spread of 2 %), so that a handful of alike normals does not
-    make one of the two count without bound.
-    """
-    logs = {name: statistics[name].double().clamp_min(1e-12).log() for name in ("mean", "top")}
-    return {
-        name: (float(x.mean()), max(float(x.std(correction=0)), 0.02)) for name, x in logs.items()
-    }

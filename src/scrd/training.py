@@ -24,6 +24,8 @@ from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 
 LOG_EVERY = 10
+STATISTICS_IMAGES = 768
+"""Training normals that give the statistics of features and distances, at the most."""
 TRAINABLE = ("bottleneck", "student", "scale_head")
 
 
@@ -157,16 +159,28 @@ def load_checkpoint(
     return int(metadata["iteration"]), entries
 
 
+def spread(images: Tensor, at_most: int) -> Tensor:
+    """``at_most`` of the (N, ...) images or all, evenly over their order."""
+    step = max(1, math.ceil(len(images) / at_most))
+    return images[::step]
+
+
+def _fit_scaler(model: SCRD, images: Tensor, device: torch.device) -> None:
+    with torch.no_grad():
+        some = spread(images, STATISTICS_IMAGES)
+        model.scaler.fit(model.teacher(batch.to(device)) for batch in torch.split(some, 32))
+
+
 def _cached_features(
     model: SCRD, images: Tensor, device: torch.device, limit: float
 ) -> list[Tensor] | None:
     """Teacher features of the whole set on the CPU, or None if they would exceed ``limit`` GiB."""
-    teacher = model.teacher
-    probe = teacher(images[:1].to(device))
+    probe = model.encode(images[:1].to(device))
     if sum(f.numel() * f.element_size() for f in probe) * len(images) > limit * 2**30:
         return None
     parts = [
-        [f.cpu() for f in teacher(images[i : i + 32].to(device))] for i in range(0, len(images), 32)
+        [f.cpu() for f in model.encode(images[i : i + 32].to(device))]
+        for i in range(0, len(images), 32)
     ]
     return [torch.cat(scale) for scale in zip(*parts, strict=True)]
 
@@ -180,7 +194,7 @@ def _noisy_features(
     perturbation = sample_perturbation(len(image), size, config.noise, generator)
     rgb = image.expand(-1, 3, -1, -1)
     perturbed, footprint = apply_perturbation(rgb, perturbation.to(image.device), config.noise)
-    return model.teacher(perturbed.contiguous(memory_format=torch.channels_last)), footprint
+    return model.encode(perturbed.contiguous(memory_format=torch.channels_last)), footprint
 
 
 def train(
@@ -228,6 +242,8 @@ def train(
     log: list[LogEntry] = []
     if checkpoint is not None and checkpoint.exists():
         start, log = load_checkpoint(checkpoint, model, optimizer, identity)
+    if objective.standardised:
+        _fit_scaler(model, images, fabric.device)
     cache = _cached_features(model, images, fabric.device, config.feature_cache_gib)
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("reconstruct")
@@ -247,7 +263,7 @@ def train(
                 clean = [to_device(f[index]) for f in cache]
             else:
                 assert image is not None
-                clean = model.teacher(image)
+                clean = model.encode(image)
             noisy, footprint = (), None
             if objective.contrastive:
                 assert image is not None

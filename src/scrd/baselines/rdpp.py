@@ -14,7 +14,7 @@ from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
 from scrd.model.student import Student
-from scrd.objectives.distance import flat_distance
+from scrd.objectives.distance import distance_map, flat_distance
 from scrd.scoring import anomaly_map
 from scrd.synthesis.perturbation import NoiseSettings, apply_perturbation, sample_perturbation
 from scrd.training import batch_indices
@@ -244,7 +244,8 @@ class RDPP(Baseline):
         self.eval()
         clean = extract(self.teacher, images, self.budget.device)
         student = self.student(self.bottleneck(self.project(clean)))
+        distances = [distance_map(u, v) for u, v in zip(clean, student, strict=True)]
         ones = clean[0].new_ones(len(images), len(clean))
-        maps = anomaly_map(clean, student, ones, images.shape[-1])
+        maps = anomaly_map(distances, ones, images.shape[-1])
         maps = gaussian_blur(maps.unsqueeze(1), 33, SMOOTHING).squeeze(1)
         return Answer(maps.flatten(1).amax(dim=1).cpu(), maps.cpu())

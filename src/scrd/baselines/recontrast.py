@@ -195,7 +195,8 @@ class ReContrast(Baseline):
         self.eval()
         image = images.to(self.budget.device).contiguous(memory_format=torch.channels_last)
         targets, decoded = self.pairs(image)
+        distances = [distance_map(t, d) for t, d in zip(targets, decoded, strict=True)]
         ones = targets[0].new_ones(len(images), len(targets))
-        maps = anomaly_map(targets, decoded, ones, images.shape[-1])
+        maps = anomaly_map(distances, ones, images.shape[-1])
         maps = gaussian_blur(maps.unsqueeze(1), 33, SMOOTHING).squeeze(1)
         return Answer(maps.flatten(1).amax(dim=1).cpu(), maps.cpu())

@@ -133,7 +133,6 @@ def measure(run: Run, material: Material, device: str) -> dict[str, Any]:
         },
         "normals": {
             "trained": len(prepared.fitting.index),
-            "selected": len(prepared.selection.index),
             "calibrated": len(prepared.calibrating.index),
             "unreadable": len(prepared.failures),
         },

@@ -1,4 +1,4 @@
-"""One linear map from stored grey values to the model's input, fixed at training time."""
+"""The linear map from stored grey values to the model's input; its rule is fixed in training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ Channels = Literal["grey", "rgb"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _PERCENTILES = (0.1, 99.9)
+_IMAGE_PERCENTILES = (1, 99)
+_IMAGE_HEADROOM = 0.25
+_LEAST_WIDTH = 0.05  # of the window: a nearly constant image must not become noise
 _GREY_TOLERANCE = 8 / 255  # of the window: what JPEG leaves between the channels of grey images
 _GREY_SHARE = 0.99
 _SAMPLES_PER_IMAGE = 65_536
@@ -29,12 +32,16 @@ class Intensity:
         headroom: How far beyond 0 and 1 values are kept, in widths of the window.
         channels: "grey" (RGB images become their ITU-R BT.601 luma, in floating point) or "rgb"
             (grey images are repeated three times).
+        per_image: After that, the image's own 1st and 99th percentile, over all pixels and
+            channels, become 0 and 1, and a quarter of that width is kept on either side.
+            Intensities of MR have no common unit, and those of pictures hang on exposure.
     """
 
     low: float
     high: float
     headroom: float
     channels: Channels
+    per_image: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -48,12 +55,13 @@ class Intensity:
 def fit_intensity(
     images: Iterable[NDArray[Any]],
     *,
-    window: tuple[float, float] | None = None,
+    window: tuple[float, float] | Literal["image", "data"] = "data",
     channels: Literal["auto"] | Channels = "auto",
 ) -> Intensity:
-    """Choose the rule from training images; never from the image that is being scored.
+    """Choose the rule from training images.
 
-    The window is the given one, without headroom; else 0..255 without headroom where all images
+    The window is the given one, without headroom; else, for "data", and as a first step for
+    "image" (see `Intensity.per_image`), 0..255 without headroom where all images
     are uint8 (as the paper has it); else the 0.1 and 99.9 percentiles of all images together,
     with a headroom of one window width, so that brighter and darker levels are not merged. The
     percentiles are of at most 65,536 pixels an image, drawn with a fixed seed.
@@ -64,7 +72,7 @@ def fit_intensity(
     Args:
         images: Training images (H, W) or (H, W, 3) as `read_image` returns them; a few hundred
             are enough. They are taken one at a time.
-        window: Stored values (low, high) that become 0 and 1.
+        window: Stored values (low, high) that become 0 and 1, "image" or "data".
         channels: What the model sees.
 
     Returns:
@@ -85,7 +93,7 @@ def fit_intensity(
         samples.append(values.astype(np.float32))
     if not samples:
         raise ValueError("no images to fit the intensity window on")
-    if len(depths) > 1 and window is None:
+    if len(depths) > 1 and window == "data":
         raise ValueError(
             f"the training images have different depths ({', '.join(sorted(depths))}), so that "
             "equal values need not mean equal brightness: give an intensity window"
@@ -96,7 +104,7 @@ def fit_intensity(
         raise ValueError(f"all training images are constant: {lowest:g}")
 
     headroom = 0.0
-    if window is not None:
+    if not isinstance(window, str):
         low, high = float(window[0]), float(window[1])
     elif depths == {"uint8"}:
         low, high = 0.0, 255.0
@@ -111,7 +119,7 @@ def fit_intensity(
         low, high = (float(value) for value in np.percentile(pooled, _PERCENTILES))
         if low == high:  # more than 99.8 % of all pixels are background
             low, high = lowest, highest
-    return Intensity(low, high, headroom, channels)
+    return Intensity(low, high, headroom, channels, per_image=window == "image")
 
 
 def apply_intensity(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.float32]:
@@ -122,12 +130,18 @@ def apply_intensity(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.fl
         intensity: The rule.
 
     Returns:
-        (C, H, W) float32 in [-headroom, 1 + headroom]; C is 1 for grey and 3 for RGB.
+        (C, H, W) float32 in [-headroom, 1 + headroom], or in [-0.25, 1.25] for a rule per image;
+        C is 1 for grey and 3 for RGB.
     """
     values = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
     values = _with_channels(values.astype(np.float32), intensity.channels)
     scaled = (values - np.float32(intensity.low)) / np.float32(intensity.high - intensity.low)
     np.clip(scaled, -intensity.headroom, 1 + intensity.headroom, out=scaled)
+    if intensity.per_image:
+        dark, bright = np.percentile(scaled, _IMAGE_PERCENTILES)
+        width = max(float(bright - dark), _LEAST_WIDTH)
+        scaled = (scaled - np.float32(dark)) / np.float32(width)
+        np.clip(scaled, -_IMAGE_HEADROOM, 1 + _IMAGE_HEADROOM, out=scaled)
     return np.ascontiguousarray(np.moveaxis(scaled, -1, 0))
 
 

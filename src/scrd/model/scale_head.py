@@ -19,6 +19,12 @@ class ScaleHead(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
+    @torch.no_grad()
+    def fix(self, scale_weights: Tensor) -> None:
+        """Give every image the same ``scale_weights``, (K,), float, non-negative, sum 1."""
+        self.linear.weight.zero_()
+        self.linear.bias.copy_(scale_weights.clamp_min(1e-6).log())
+
     def forward(self, embedding: Tensor) -> Tensor:
         """Weigh the scales.
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from scrd.objectives.algorithm2 import algorithm2
 from scrd.objectives.features import StepFeatures
+from scrd.objectives.margin import margin
 from scrd.objectives.paper import paper
 from scrd.objectives.ratio import ratio
 from scrd.objectives.rd import rd
 from scrd.objectives.released import released
-from scrd.objectives.scrd import scrd
 
 __all__ = ["OBJECTIVES", "Objective", "StepFeatures"]
 
@@ -26,10 +26,16 @@ class Objective:
         function: from :class:`StepFeatures` to per-sample values (B,); the training loop is the
             one place that takes their mean.
         contrastive: needs the noisy features and the footprint.
+        standardised: works on features in units of their spread over normals, see
+            :class:`scrd.model.scaler.FeatureScaler`.
+        weighed: its scale weights are fitted after training, see :mod:`scrd.weighing`; those of
+            the others are what training made of the scale head.
     """
 
     function: Callable[[StepFeatures], Tensor]
     contrastive: bool = True
+    standardised: bool = False
+    weighed: bool = False
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -38,5 +44,6 @@ OBJECTIVES: Mapping[str, Objective] = {
     "paper": Objective(paper),
     "algorithm2": Objective(algorithm2),
     "released": Objective(released),
-    "scrd": Objective(scrd),
+    "margin": Objective(margin, standardised=True, weighed=True),
+    "scrd": Objective(rd, contrastive=False, standardised=True, weighed=True),
 }

@@ -1,10 +1,9 @@
-"""Probes: known changes made to normal images, to choose how anomaly maps become scores.
+"""Probes: known changes made to normal images, to learn which scales to trust.
 
-Whether a map is best averaged or reduced to its top values depends on whether abnormality is local
-or spread out, and no abnormal image is at hand to tell. A detector's pooling is therefore chosen by
-how well the pooled score separates held-out normals from the same images with a probe applied,
-over three probes that change a small region (*focal*) and three that change the whole image
-(*diffuse*). Each is mild: a change that any pooling finds tells none apart.
+*Lesions* put something that does not belong there into a small region: a score should rise.
+*Harmless* changes are those that acquisition and processing make to the whole image, such as a
+softer reconstruction or another tone curve: a score should not care. No abnormal image is at hand,
+so these stand in. Each is mild: a change that any scale finds tells none apart.
 
 A probe takes images (B, 3, H, W) float in [0, 1] and a CPU generator and returns changed images of
 the same shape, dtype and device, clamped to [0, 1]; the same generator state gives the same change.
@@ -30,7 +29,6 @@ from scrd.synthesis.perturbation import (
     random_integers,
     sample_perturbation,
 )
-from scrd.synthesis.simplex import random_permutations, simplex_fields
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,11 @@ class Probe:
 
     Attributes:
         change: The function (image, generator) -> changed image, before clamping.
-        extent: Whether it acts on a small region ("focal") or on the whole image ("diffuse").
+        kind: Whether a score should see it ("lesion") or not ("harmless").
     """
 
     change: Callable[[Tensor, torch.Generator], Tensor]
-    extent: Literal["focal", "diffuse"]
+    kind: Literal["lesion", "harmless"]
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Apply the probe: (B, 3, H, W) float in [0, 1] to the same."""
@@ -118,13 +116,6 @@ def cut_paste(image: Tensor, generator: torch.Generator) -> Tensor:
     return changed
 
 
-def texture(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Add simplex noise of strength 0.06, six octaves, persistence 0.6, to the whole image."""
-    permutations = random_permutations(len(image), generator).to(image.device)
-    field = simplex_fields(permutations, image.shape[2], image.shape[3], octaves=6, persistence=0.6)
-    return image + 0.06 * field.to(image.dtype)
-
-
 def blur(image: Tensor, generator: torch.Generator) -> Tensor:
     """Blur with a Gaussian of standard deviation 0.008 S, mirrored at the border.
 
@@ -136,6 +127,17 @@ def blur(image: Tensor, generator: torch.Generator) -> Tensor:
     kernel = (kernel / kernel.sum()).to(image).expand(3, 1, 1, -1)
     padded = F.pad(image, (radius, radius, radius, radius), mode="reflect")
     return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+
+
+def sharpen(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Add what :func:`blur` takes away; the generator is not used."""
+    return 2 * image - blur(image, generator)
+
+
+def noise(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Add white Gaussian noise of standard deviation 0.03, the same in all channels."""
+    drawn = torch.randn(len(image), 1, *image.shape[2:], generator=generator)
+    return image + 0.03 * drawn.to(image)
 
 
 def tone(image: Tensor, generator: torch.Generator) -> Tensor:
@@ -153,12 +155,13 @@ def tone(image: Tensor, generator: torch.Generator) -> Tensor:
 
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {
-        "simplex_patch": Probe(simplex_patch, "focal"),
-        "blob": Probe(blob, "focal"),
-        "cut_paste": Probe(cut_paste, "focal"),
-        "texture": Probe(texture, "diffuse"),
-        "blur": Probe(blur, "diffuse"),
-        "tone": Probe(tone, "diffuse"),
+        "simplex_patch": Probe(simplex_patch, "lesion"),
+        "blob": Probe(blob, "lesion"),
+        "cut_paste": Probe(cut_paste, "lesion"),
+        "blur": Probe(blur, "harmless"),
+        "sharpen": Probe(sharpen, "harmless"),
+        "noise": Probe(noise, "harmless"),
+        "tone": Probe(tone, "harmless"),
     }
 )
 """All probes by name."""
