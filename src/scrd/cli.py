@@ -113,6 +113,10 @@ def train(
         float, typer.Option("--far", help="Rate of false alarms to calibrate for.")
     ] = 0.05,
     pooling: Annotated[str, typer.Option(help="excess, mean, top or max.")] = "excess",
+    acquisition: Annotated[
+        str,
+        typer.Option(help="Allow for brightness, contrast, sharpness: auto, adjust or ignore."),
+    ] = "auto",
     noise: Annotated[str, typer.Option(help="simplex or gaussian.")] = "simplex",
     noise_strength: Annotated[float, typer.Option(help="The paper's lambda.")] = 0.2,
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed, ...")] = "auto",
@@ -138,6 +142,7 @@ def train(
         "resize": resize,
         "channels": channels,
         "pooling": pooling,
+        "acquisition": acquisition,
         "schedule": schedule,
     }
     patch: dict[str, Any] = {"kind": noise, "strength": noise_strength}

@@ -47,6 +47,10 @@ class Config:
         held_out: share of the training normals kept from training, by group.
         false_alarm_rate: the rate of false alarms that the threshold is chosen for.
         pooling: how an anomaly map becomes a score, see ``docs/method.md``.
+        acquisition: whether ``excess`` allows for the brightness, contrast and sharpness of the
+            image: ``"adjust"``, ``"ignore"``, or ``"auto"``, which adjusts for grey images. In
+            radiology they belong to exposure and reconstruction; in a colour photograph of a
+            lesion they belong to the lesion.
         checkpoint_every: iterations between checkpoints.
         feature_cache_gib: memory that cached clean teacher features may take, in GiB.
         image_cache_gib: memory that decoded images may take, in GiB; beyond it, a file.
@@ -70,6 +74,7 @@ class Config:
     held_out: float = 0.25
     false_alarm_rate: float = 0.05
     pooling: Pooling = "excess"
+    acquisition: Literal["auto", "adjust", "ignore"] = "auto"
     checkpoint_every: int = 200
     feature_cache_gib: float = 4.0
     image_cache_gib: float = 4.0
@@ -96,6 +101,10 @@ class Config:
         _require(
             self.pooling in ("excess", "mean", "top", "max"),
             f"pooling must be excess, mean, top or max, not {self.pooling!r}",
+        )
+        _require(
+            self.acquisition in ("auto", "adjust", "ignore"),
+            f"acquisition must be auto, adjust or ignore, not {self.acquisition!r}",
         )
         _require(
             self.schedule in ("cosine", "constant"),

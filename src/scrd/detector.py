@@ -49,7 +49,8 @@ class Scored:
             this probability.
         flag: the p-value is at most the chosen false-alarm rate.
         statistics: the score under every pooling: ``excess``, in standard deviations of normals
-            (and ``excess_uniform``, the same with equal scale weights), and ``mean``, ``top`` and
+            (``excess_uniform``: with equal scale weights; ``excess_plain``: and not allowing for
+            the image's acquisition), and ``mean``, ``top`` and
             ``max`` of the anomaly map, in [0, 2].
         scale_weights: α, one a scale, sum 1.
         input_map: anomaly map at the model's resolution, (S, S), float32, in [0, 2].

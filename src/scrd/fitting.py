@@ -227,7 +227,13 @@ def _readable(records: Sequence[Record]) -> Iterator[NDArray[Any]]:
 def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
     """What a checkpoint must agree on: every setting that acts on training, and the data."""
     settings = config.to_dict()
-    for free in ("checkpoint_every", "false_alarm_rate", "pooling", "image_cache_gib"):
+    for free in (
+        "checkpoint_every",
+        "false_alarm_rate",
+        "pooling",
+        "acquisition",
+        "image_cache_gib",
+    ):
         del settings[free]
     identity = {**settings, "preprocessing": dataclasses.asdict(preprocessing), "data": fingerprint}
     return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scrd.model import SCRD
+from scrd.model.acquisition import acquisition
 from scrd.objectives.distance import distance_map
 
 TOP_FRACTION = 0.02
@@ -18,8 +19,9 @@ TOP_FRACTION = 0.02
 POOLINGS = ("excess", "mean", "top", "max")
 """The named ways from distance maps to a score, larger is more anomalous.
 
-``excess`` is Σ_k α_k · mean over the image of max(0, z_k), z_k the distance map in standard
-deviations of normals at that position; ``mean``, ``top`` and ``max`` pool the plain anomaly map.
+``excess`` is Σ_k α_k r_k: with z_k the distance map in standard deviations of normals at that
+position, r_k is the mean over the image of max(0, z_k), read against what is expected of a normal
+image like it. ``mean``, ``top`` and ``max`` pool the plain anomaly map.
 """
 
 
@@ -28,11 +30,15 @@ class Inference(NamedTuple):
 
     Attributes:
         maps: anomaly maps, (B, S, S), float32, in [0, 2].
-        excess: mean excess of each scale, (B, K), float32, in standard deviations of normals.
+        plain_excess: mean excess of each scale, (B, K), float32, not negative, in standard
+            deviations of the distances of normals.
+        excess: the same against what is expected of a normal image like it, (B, K), float32, in
+            standard deviations of normals, see :class:`scrd.model.acquisition.ExpectedExcess`.
         scale_weights: α, (B, K), float32, rows sum to 1.
     """
 
     maps: Tensor
+    plain_excess: Tensor
     excess: Tensor
     scale_weights: Tensor
 
@@ -41,6 +47,7 @@ class Inference(NamedTuple):
         return {
             "excess": (self.scale_weights * self.excess).sum(dim=1),
             "excess_uniform": self.excess.mean(dim=1),
+            "excess_plain": self.plain_excess.mean(dim=1),
             **map_statistics(self.maps, content),
         }
 
@@ -116,8 +123,9 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
     """
     found, scale_weights = distances(model, images)
     maps = anomaly_map(found, scale_weights, images.shape[-1])
-    excess = scale_excess(model, found, content.to(maps.device))
-    return Inference(maps.cpu(), excess.cpu(), scale_weights.cpu())
+    plain = scale_excess(model, found, content.to(maps.device))
+    excess = model.expected(plain, acquisition(images, content).to(plain.device))
+    return Inference(maps.cpu(), plain.cpu(), excess.cpu(), scale_weights.cpu())
 
 
 def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:

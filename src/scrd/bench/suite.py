@@ -34,7 +34,7 @@ OWN = "own"
 """The pooling of a row that reports each method by its own score; for a detector the calibrated
 one."""
 
-POOLED = (OWN, "excess", "excess_uniform", "mean", "top", "max")
+POOLED = (OWN, "excess", "excess_uniform", "excess_plain", "mean", "top", "max")
 METRICS = ("auroc", "ap", "f1", "acc")
 FIGURES = ("roc", "histograms", "alpha", "curve", "cost")
 

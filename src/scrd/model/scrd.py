@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from scrd.model.acquisition import ExpectedExcess
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
 from scrd.model.normals import NormalDistances
@@ -34,8 +35,8 @@ class Outputs(NamedTuple):
 class SCRD(nn.Module):
     """Reverse distillation with a scale head (the paper's figure 1).
 
-    Only ``bottleneck``, ``student`` and ``scale_head`` are trained; ``scaler`` and ``normals``
-    hold statistics of the training normals.
+    Only ``bottleneck``, ``student`` and ``scale_head`` are trained; ``scaler``, ``normals``
+    and ``expected`` hold statistics of the training normals.
     """
 
     def __init__(self, teacher: Teacher, name: str, rectify: bool, image_size: int) -> None:
@@ -47,6 +48,7 @@ class SCRD(nn.Module):
         self.student = Student(teacher.channels, self.bottleneck.out_channels, plan, rectify)
         self.scale_head = ScaleHead(self.bottleneck.out_channels, len(teacher.channels))
         self.normals = NormalDistances(image_size)
+        self.expected = ExpectedExcess(len(teacher.channels))
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
