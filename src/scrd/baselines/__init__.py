@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from scrd.baselines.autoencoder import Autoencoder, UncertaintyAutoencoder
 from scrd.baselines.confounds import Confounds
 from scrd.baselines.cutpaste import CutPaste
+from scrd.baselines.efficientad import EfficientAD
+from scrd.baselines.flows import CFlow, FastFlow
 from scrd.baselines.mahalanobis import Mahalanobis
 from scrd.baselines.memae import MemAE
 from scrd.baselines.method import Answer, Baseline, Budget
@@ -30,4 +32,8 @@ BASELINES: Mapping[str, type[Baseline]] = {
     "simplenet": SimpleNet,
     "rdpp": RDPP,
     "recontrast": ReContrast,
+    # these import anomalib, an extra of this package, when one is built
+    "fastflow": FastFlow,
+    "cflow": CFlow,
+    "efficientad": EfficientAD,
 }

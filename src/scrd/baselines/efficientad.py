@@ -60,7 +60,7 @@ class EfficientAD(Baseline):
 
     Inputs are resized to 256 pixels, as in the paper, and maps brought back. The paper trains on
     single images; here a batch is of the budget's size, with as many ImageNet images, and the
-    hardest features are those of the batch. A step costs some 3 · 10¹² multiplications for 16
+    hardest features are those of the batch. A step costs some 3.5 · 10¹² multiplications for 16
     images: this is for a GPU.
 
     Raises:
@@ -77,7 +77,9 @@ class EfficientAD(Baseline):
         try:
             self.network.teacher.load_state_dict(read_state_dict(teacher))
         except RuntimeError as e:
-            raise ScrdError(f"{teacher}: not the weights of EfficientAD's small teacher: {e}") from e
+            raise ScrdError(
+                f"{teacher}: not the weights of EfficientAD's small teacher: {e}"
+            ) from e
         self.network.teacher.requires_grad_(False)
 
     def fit(self, images: Tensor) -> None:
@@ -113,7 +115,7 @@ class EfficientAD(Baseline):
         """Set mean and standard deviation of the teacher's channels, as the paper does."""
         total = square = torch.zeros((), dtype=torch.float64)
         count = 0
-        for part in train.split(_CHUNK):
+        for part in torch.split(train, _CHUNK):
             features = self.network.teacher(self._input(images[part])).double().cpu()
             total = total + features.sum(dim=(0, 2, 3), keepdim=True)
             square = square + features.square().sum(dim=(0, 2, 3), keepdim=True)
@@ -130,7 +132,7 @@ class EfficientAD(Baseline):
     def _set_quantiles(self, images: Tensor, held_out: Tensor) -> None:
         parts = [
             self.network.get_maps(self._input(images[part]), normalize=False)
-            for part in held_out.split(_CHUNK)
+            for part in torch.split(held_out, _CHUNK)
         ]
         library = from_anomalib("models.image.efficient_ad.torch_model")
         for name, maps in zip(("st", "ae"), zip(*parts, strict=True), strict=True):
@@ -142,7 +144,9 @@ class EfficientAD(Baseline):
     @torch.no_grad()
     def score(self, images: Tensor) -> Answer:
         """See the base class. Without bound; 0.1 is the quantile 0.995 of held-out normals."""
-        parts = [self.network(self._input(part)).anomaly_map for part in images.split(_CHUNK)]
+        parts = [
+            self.network(self._input(part)).anomaly_map for part in torch.split(images, _CHUNK)
+        ]
         maps = torch.cat(parts)
         resized = F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=False)
         return Answer(maps.amax(dim=(1, 2, 3)).cpu(), resized.squeeze(1).cpu())
@@ -151,9 +155,7 @@ class EfficientAD(Baseline):
         """(B, 3, ``SIDE``, ``SIDE``), in [0, 1], on the device of the budget."""
         size = (SIDE, SIDE)
         images = images.to(self.budget.device).expand(-1, 3, -1, -1)
-        return F.interpolate(
-            images, size, mode="bilinear", align_corners=False, antialias=True
-        )
+        return F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def required_files(folder: str | None) -> tuple[Path, list[Path]]:

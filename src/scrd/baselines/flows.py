@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scrd.baselines.features import BATCH, extract, extract_all, seeded_teacher
+from scrd.baselines.features import extract, extract_all, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.errors import ScrdError
 from scrd.model.teacher import STRIDES
@@ -178,7 +178,7 @@ class CFlow(Baseline):
             ):
                 fibres, positions = self._fibres(u)
                 order = torch.randperm(len(fibres), generator=generator).to(u.device)
-                for part in order.split(FIBRES):
+                for part in torch.split(order, FIBRES):
                     loss = -F.logsigmoid(self._density(flow, fibres[part], positions[part])).mean()
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -188,9 +188,7 @@ class CFlow(Baseline):
 
     @torch.no_grad()
     def _set_peaks(self, images: Tensor) -> None:
-        drawn = batch_indices(
-            0, min(REFERENCE_IMAGES, len(images)), len(images), self.budget.seed
-        )
+        drawn = batch_indices(0, min(REFERENCE_IMAGES, len(images)), len(images), self.budget.seed)
         batches = extract_all(self.teacher, images[drawn], self.budget.device)
         peaks = [[d.amax() for d in self._densities(features)] for features in batches]
         self.peaks = torch.tensor(peaks, device=self.budget.device).amax(dim=0)
@@ -211,16 +209,16 @@ class CFlow(Baseline):
         return Answer(maps.amax(dim=(1, 2)), maps)
 
     def _densities(self, features: tuple[Tensor, ...]) -> list[Tensor]:
-        """log p / C_k of every position, (B, 1, H_k, W_k), by scale."""
+        """Log p / C_k of every position, (B, 1, H_k, W_k), by scale."""
         densities = []
         for flow, u in zip(self.flows, features, strict=True):
-            chunks = zip(*(x.split(_CHUNK) for x in self._fibres(u)), strict=True)
+            chunks = zip(*(torch.split(x, _CHUNK) for x in self._fibres(u)), strict=True)
             density = torch.cat([self._density(flow, *chunk) for chunk in chunks])
             densities.append(density.view(len(u), 1, *u.shape[-2:]))
         return densities
 
     def _density(self, flow: nn.Module, fibres: Tensor, positions: Tensor) -> Tensor:
-        """log p / C, (M,), of ``fibres`` (M, C) at ``positions`` (M, ``CONDITION``)."""
+        """Log p / C, (M,), of ``fibres`` (M, C) at ``positions`` (M, ``CONDITION``)."""
         latent, jacobian = flow(fibres, [positions])
         density: Tensor = self._library.get_logp(fibres.shape[1], latent, jacobian)
         return density / fibres.shape[1]

@@ -60,7 +60,9 @@ class Baseline(nn.Module, ABC):
         """Learn from normals.
 
         Args:
-            images: (N, C, S, S), float32, in [0, 1], C = 1 or 3, on the CPU. Left unchanged.
+            images: (N, C, S, S), float32, C = 1 or 3, on the CPU: as
+                :func:`scrd.data.preprocess.prepare` makes them, nominally in [0, 1]. Left
+                unchanged.
         """
 
     @abstractmethod

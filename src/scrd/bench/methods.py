@@ -53,7 +53,7 @@ class Trained:
         module: holds everything that it learnt or remembers.
         answer: one batch.
         threshold: calibrated for the false-alarm rate of the settings.
-        pooling: the one that a detector chose; None for a baseline.
+        pooling: the one that a detector uses; None for a baseline.
         fit_seconds: wall-clock time of building and training.
     """
 

@@ -93,7 +93,7 @@ def fit_intensity(
         samples.append(values.astype(np.float32))
     if not samples:
         raise ValueError("no images to fit the intensity window on")
-    if len(depths) > 1 and window == "data":
+    if len(depths) > 1 and isinstance(window, str):
         raise ValueError(
             f"the training images have different depths ({', '.join(sorted(depths))}), so that "
             "equal values need not mean equal brightness: give an intensity window"

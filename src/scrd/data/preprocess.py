@@ -45,7 +45,7 @@ def prepare(pixels: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
         preprocessing: The rule.
 
     Returns:
-        (C, S, S) float32 in [-headroom, 1 + headroom]; C is 1 for grey and 3 for RGB. Values
+        (C, S, S) float32 in the range of `apply_intensity`; C is 1 for grey and 3 for RGB. Values
         are exactly those of `apply_intensity` where the size needs no change.
     """
     image = torch.from_numpy(apply_intensity(pixels, preprocessing.intensity))
