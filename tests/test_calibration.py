@@ -1,5 +1,6 @@
-"""P-values against loops and the textbook, thresholds against p-values, the choice of pooling."""
+"""P-values against loops and the textbook, thresholds against p-values, what normals teach."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from scrd.calibration import Calibration, calibrate, choose_pooling, p_values, threshold_at
+from scrd.calibration import Calibration, calibrate, learn_normals, p_values, threshold_at
 from scrd.config import Config, from_dict
-from scrd.scoring import POOLINGS, infer, map_statistics, pool
-from scrd.synthesis.probes import PROBES
+from scrd.model import build_model
+from scrd.scoring import POOLINGS, distances, infer
+from scrd.weighing import scale_weights
 
 
 def naive_p(score, normals, groups):
@@ -141,54 +143,92 @@ def test_false_alarms_are_counted_by_image_where_large_groups_differ_from_small_
     assert 0.04 < alarms / images < 0.055
 
 
-def test_focal_and_diffuse_probes_have_half_of_the_say_each():
-    extents = {"spot": "focal", "patch": "focal", "paste": "focal", "blur": "diffuse"}
-    focal = {"spot": 0.8, "patch": 0.8, "paste": 0.8, "blur": 0.6}  # (0.8 + 0.6) / 2 = 0.70
-    diffuse = {"spot": 0.6, "patch": 0.6, "paste": 0.6, "blur": 0.9}  # 0.75; plain mean 0.675
-    assert np.mean(list(focal.values())) > np.mean(list(diffuse.values()))
-    assert choose_pooling({"top": focal, "mean": diffuse}, extents) == "mean"
-    assert choose_pooling({"mean": focal, "top": focal}, extents) == "mean"
-    assert choose_pooling({"top": focal, "mean": focal}, extents) == "top"
-
-
-@pytest.fixture(scope="module")
-def model():
-    from scrd.model import build_model
-
-    with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
-        torch.manual_seed(0)
-        return build_model("efficientnet_lite0", "random").eval()
+SIZE = 64
+CONFIG = Config(image_size=SIZE, false_alarm_rate=0.2, seed=5)
 
 
 def normals(count, seed):
-    images = torch.rand(count, 1, 64, 64, generator=torch.Generator().manual_seed(seed))
-    content = torch.ones(count, 64, 64, dtype=torch.bool)
+    coarse = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    images = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
+    content = torch.ones(count, SIZE, SIZE, dtype=torch.bool)
     content[:, :8] = False
     return images, content
 
 
 @pytest.fixture(scope="module")
+def untaught():
+    """A network that has learnt nothing, with uneven scale weights."""
+    with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
+        torch.manual_seed(0)
+        built = build_model("efficientnet_lite0", "random", image_size=SIZE).eval()
+        torch.nn.init.normal_(built.scale_head.linear.weight, std=0.003)
+    return built
+
+
+@pytest.fixture(scope="module")
+def model(untaught):
+    taught = copy.deepcopy(untaught)
+    learn_normals(taught, *normals(20, 1), CONFIG)
+    return taught
+
+
+def test_what_is_learnt_of_normals(untaught, model):
+    images, content = normals(20, 1)
+    maps = distances(untaught, images)[0]
+    for k, d in enumerate(maps):
+        torch.testing.assert_close(model.normals.get_buffer(f"mean{k}"), d.mean(dim=0))
+    found = infer(model, images, content)
+    # on the normals that taught it, the excess is standardised, on every scale
+    torch.testing.assert_close(found.excess.mean(dim=0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        found.excess.std(dim=0, correction=0), torch.ones(3), atol=1e-3, rtol=0
+    )
+
+    def excess(x):
+        return infer(model, x, torch.ones(len(x), SIZE, SIZE, dtype=torch.bool)).excess
+
+    expected = scale_weights(excess, images, found.excess, CONFIG.seed)
+    torch.testing.assert_close(found.scale_weights, expected.expand(20, 3), atol=1e-4, rtol=0)
+    assert (expected - 1 / 3).abs().max() > 0.05
+
+
+def test_scale_weights_of_other_objectives_are_those_of_training(untaught):
+    taught = copy.deepcopy(untaught)
+    learn_normals(taught, *normals(20, 1), dataclasses.replace(CONFIG, objective="paper"))
+    images, content = normals(6, 3)
+    found, before = (infer(m, images, content).scale_weights for m in (taught, untaught))
+    assert torch.equal(found, before)
+    assert found.std(dim=0).max() > 1e-3
+    assert not torch.equal(taught.normals.mean0, untaught.normals.mean0)
+
+
+def test_a_batch_more_or_less_does_not_change_what_is_learnt(untaught, model):
+    again = copy.deepcopy(untaught)
+    learn_normals(again, *normals(20, 1), CONFIG)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    other = copy.deepcopy(untaught)
+    learn_normals(other, *normals(20, 2), CONFIG)
+    changed = {n.split(".")[0] for n, t in other.state_dict().items() if not same(t, model, n)}
+    assert changed == {"normals", "expected", "scale_head"}
+
+
+def same(tensor, model, name):
+    return torch.equal(tensor, model.state_dict()[name])
+
+
+@pytest.fixture(scope="module")
 def calibrated(model):
     groups = [f"patient {i // 2}" for i in range(24)]
-    config = Config(image_size=64, false_alarm_rate=0.2, seed=5)
-    return calibrate(
-        model, selection=normals(6, 1), calibrating=normals(24, 2), groups=groups, config=config
-    )
+    return calibrate(model, *normals(24, 2), groups=groups, config=CONFIG)
 
 
 def test_calibration_end_to_end(model, calibrated):
     images, content = normals(24, 2)
     assert calibrated.groups == tuple(i // 2 for i in range(24))
-    assert set(calibrated.separability) == set(POOLINGS)
-    for by_probe in calibrated.separability.values():
-        assert set(by_probe) == set(PROBES)
-        assert all(0 <= value <= 1 for value in by_probe.values())
-    extents = {name: probe.extent for name, probe in PROBES.items()}
-    assert calibrated.pooling == choose_pooling(calibrated.separability, extents)
-
-    statistics = map_statistics(infer(model, images)[0], content)
-    scores = pool(statistics, calibrated.pooling, calibrated.pool_statistics).double().numpy()
-    np.testing.assert_allclose(calibrated.scores, scores, rtol=1e-4)
+    assert calibrated.pooling == "excess"
+    statistics = infer(model, images, content).statistics(content)
+    np.testing.assert_allclose(calibrated.scores, statistics["excess"], atol=1e-4)
     flagged = np.array(calibrated.scores) >= calibrated.threshold
     np.testing.assert_array_equal(flagged, calibrated.p_values(calibrated.scores) <= 0.2)
     assert 0 < flagged.mean() < 0.2
@@ -199,42 +239,25 @@ def test_calibration_end_to_end(model, calibrated):
     assert low < calibrated.map_threshold < high
 
 
-def test_calibration_repeats_exactly(model, calibrated):
+def test_calibrating_repeats_exactly_and_leaves_the_network_alone(model, calibrated):
+    before = copy.deepcopy(model.state_dict())
     groups = [f"patient {i // 2}" for i in range(24)]
-    config = Config(image_size=64, false_alarm_rate=0.2, seed=5)
-    again = calibrate(
-        model, selection=normals(6, 1), calibrating=normals(24, 2), groups=groups, config=config
-    )
-    assert again == calibrated
-
-
-def test_the_calibrating_images_do_not_touch_the_pooling(model, calibrated):
-    config = Config(image_size=64, false_alarm_rate=0.2, seed=5)
-    other = calibrate(
-        model,
-        selection=normals(6, 1),
-        calibrating=normals(5, 9),
-        groups=[str(i) for i in range(5)],
-        config=config,
-    )
-    assert other.pooling == calibrated.pooling
-    assert other.separability == calibrated.separability
-    assert other.pool_statistics == calibrated.pool_statistics
+    assert calibrate(model, *normals(24, 2), groups=groups, config=CONFIG) == calibrated
+    other = calibrate(model, *normals(5, 9), groups=list("abcde"), config=CONFIG)
     assert other.scores != calibrated.scores[:5]
+    assert all(same(tensor, model, name) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_given_pooling_is_taken_without_probing(model, pooling):
-    config = Config(image_size=64, pooling=pooling, false_alarm_rate=0.2)
-    groups = [str(i) for i in range(6)]
-    found = calibrate(
-        model, selection=normals(3, 1), calibrating=normals(6, 2), groups=groups, config=config
-    )
+def test_the_pooling_that_is_asked_for_is_calibrated(model, pooling):
+    config = dataclasses.replace(CONFIG, pooling=pooling)
+    images, content = normals(6, 2)
+    found = calibrate(model, images, content, groups=list("abcdef"), config=config)
     assert found.pooling == pooling
-    assert found.separability == {}
-    maps = infer(model, normals(6, 2)[0])[0]
-    expected = pool(map_statistics(maps, normals(6, 2)[1]), pooling, found.pool_statistics)
-    np.testing.assert_allclose(found.scores, expected.numpy(), rtol=1e-4)
+    statistics = infer(model, images, content).statistics(content)
+    np.testing.assert_allclose(found.scores, statistics[pooling], atol=1e-4)
+    others = [statistics[name] for name in POOLINGS if name != pooling]
+    assert not any(np.allclose(found.scores, other, atol=1e-3) for other in others)
 
 
 def test_calibration_survives_json(calibrated):

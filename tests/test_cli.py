@@ -136,7 +136,8 @@ def test_every_file_of_a_model_may_be_read_by_whoever_may_read_the_others(model)
 def test_options_reach_the_settings(tree, tmp_path):
     options = (
         "--objective rd --noise gaussian --noise-strength 0.3 --resize letterbox --channels rgb "
-        "--window 10,200 --held-out 0.3 --learning-rate 0.002 --seed 5 --precision 32-true"
+        "--window 10,200 --held-out 0.3 --learning-rate 0.002 --seed 5 --precision 32-true "
+        "--pooling top --acquisition ignore"
     )
     result = scrd("train", tree, "--out", tmp_path / "m", *TRAIN, *options.split())
     assert result.exit_code == 0, result.output
@@ -145,8 +146,11 @@ def test_options_reach_the_settings(tree, tmp_path):
     assert (config["objective"], config["resize"], config["seed"]) == ("rd", "letterbox", 5)
     assert (config["noise"]["kind"], config["noise"]["strength"]) == ("gaussian", 0.3)
     assert (config["held_out"], config["learning_rate"]) == (0.3, 0.002)
+    assert (config["pooling"], config["acquisition"]) == ("top", "ignore")
+    assert config["window"] == [10, 200]
     intensity = written["preprocessing"]["intensity"]
-    assert intensity == {"low": 10.0, "high": 200.0, "headroom": 0.0, "channels": "rgb"}
+    expected = {"low": 10.0, "high": 200.0, "headroom": 0.0, "channels": "rgb", "per_image": False}
+    assert intensity == expected
 
 
 def test_a_model_is_overwritten_only_when_asked(tree, model, tmp_path):
@@ -177,8 +181,9 @@ def test_train_skips_broken_images_names_them_and_ends_with_1(tree, tmp_path):
     [
         ("--image-size 100", ["multiple of 32", "100"]),
         ("--objective best", ["'best'", "released"]),
-        ("--pooling median", ["'median'", "fused"]),
-        ("--window 1", ["--window", "LOW,HIGH", "'1'"]),
+        ("--pooling median", ["'median'", "excess"]),
+        ("--acquisition no", ["'no'", "adjust"]),
+        ("--window 1", ["--window", "image, data", "LOW,HIGH", "'1'"]),
         ("--window 9,3", ["low < high"]),
         ("--noise perlin", ["'perlin'", "simplex"]),
         ("--far 2", ["false_alarm_rate"]),

@@ -17,10 +17,12 @@ from scrd.synthesis.perturbation import NoiseSettings
         ({"image_size": 32}, ["32", "at least 64"]),
         ({"resize": "crop"}, ["'crop'", "stretch", "letterbox"]),
         ({"channels": "cmyk"}, ["'cmyk'", "grey", "rgb"]),
-        ({"pooling": "median"}, ["'median'", "mean", "top", "max", "fused"]),
+        ({"pooling": "median"}, ["'median'", "excess", "mean", "top", "max"]),
+        ({"acquisition": "no"}, ["'no'", "auto", "adjust", "ignore"]),
         ({"schedule": "linear"}, ["'linear'", "cosine", "constant"]),
         ({"window": (5.0, 5.0)}, ["window", "low < high", "5.0"]),
         ({"window": (float("nan"), 1.0)}, ["window"]),
+        ({"window": "best"}, ["window", "image", "data", "low < high", "best"]),
         ({"iterations": 0}, ["iterations", "at least 1"]),
         ({"checkpoint_every": 0}, ["checkpoint_every", "at least 1"]),
         ({"batch_size": 1}, ["batch_size", "at least 2"]),
@@ -52,6 +54,7 @@ def test_the_defaults_are_the_papers_but_for_the_learning_rate():
     "config",
     [
         Config(),
+        Config(window="data", acquisition="ignore"),
         Config(
             window=(-100.5, 300.0),
             noise=NoiseSettings(kind="gaussian", strength=0.1, octaves=3, min_side=4),

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from scrd import fitting
 from scrd.cli import app
 from scrd.config import Config
 from scrd.data.manifest import ManifestError, Record, read_manifest
@@ -21,10 +22,11 @@ from scrd.data.preprocess import prepare
 from scrd.data.reading import ImageError, read_image
 from scrd.detector import Detector, Scored
 from scrd.fitting import hold_out
+from scrd.scoring import infer
 from scrd.storage import ModelFolderError
 from scrd.training import TrainingError
 
-QUICK = Config(image_size=64, batch_size=4, iterations=4, false_alarm_rate=0.2, pooling="top")
+QUICK = Config(image_size=64, batch_size=4, iterations=4, false_alarm_rate=0.2)
 
 
 def disc(rng, size=(64, 64), spot=False):
@@ -74,7 +76,7 @@ def mixed(tmp_path_factory):
 
 def test_a_folder_is_divided_and_told(trained, normals):
     normals_used = trained.provenance["normals"]
-    parts = [normals_used[part] for part in ("trained", "selected", "calibrated")]
+    parts = [normals_used[part] for part in ("trained", "calibrated")]
     assert sum(parts) == 32
     assert min(parts) >= 1
     assert len(trained.calibration.scores) == normals_used["calibrated"]
@@ -108,12 +110,57 @@ def test_fitting_leaves_the_global_generators_alone(normals):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_the_calibrating_normals_have_no_part_in_the_model(normals, trained):
+    prepared = fitting.prepare(normals, QUICK)
+    images = prepared.calibrating.images.flip(2) * 0.5 + 0.3
+    changed = dataclasses.replace(prepared.calibrating, images=images)
+    other = Detector.fit(dataclasses.replace(prepared, calibrating=changed), QUICK, device="cpu")
+    state = other.model.state_dict()
+    assert all(torch.equal(t, state[name]) for name, t in trained.model.state_dict().items())
+    assert other.calibration.scores != trained.calibration.scores
+    # while those that train have
+    changed = dataclasses.replace(prepared.fitting, images=prepared.fitting.images.flip(2))
+    other = Detector.fit(dataclasses.replace(prepared, fitting=changed), QUICK, device="cpu")
+    for part in ("scaler", "normals", "scale_head"):
+        names = [name for name in state if name.startswith(part)]
+        assert any(not torch.equal(state[n], other.model.state_dict()[n]) for n in names)
+
+
+def test_what_normals_taught_is_in_the_model_folder(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    stored = load_file(tmp_path / "model" / "weights.safetensors")
+    loaded = Detector.load(tmp_path / "model", device="cpu").model.state_dict()
+    for name, tensor in trained.model.state_dict().items():
+        assert torch.equal(loaded[name], tensor) and torch.equal(stored[name], tensor), name
+    for part in ("scaler", "normals", "expected"):
+        assert any(name.startswith(part) for name in stored)
+    assert (stored["normals.mean0"] != 0).all() and (stored["scaler.std0"] != 1).all()
+
+
+@pytest.mark.parametrize(("objective", "rectified"), [("scrd", False), ("rd", True)])
+def test_standardised_features_get_a_student_of_both_signs(normals, objective, rectified, tmp_path):
+    config = dataclasses.replace(
+        QUICK, teacher="resnet18", weights="random", objective=objective, iterations=1
+    )
+    with pytest.warns(UserWarning, match="RANDOM"):
+        detector = Detector.fit(normals, config, device="cpu")
+    assert detector.model.teacher.is_rectified()
+    assert detector.model.student.rectified is rectified
+    detector.save(tmp_path / "model")
+    loaded = Detector.load(tmp_path / "model", device="cpu")
+    assert loaded.model.student.rectified is rectified
+    files = sorted(normals.iterdir())[:2]
+    pairs = zip(detector.score(files), loaded.score(files), strict=True)
+    assert all(a.score == b.score for a, b in pairs)
+
+
 def test_saved_and_loaded_gives_identical_scores(trained, normals, tmp_path):
     trained.save(tmp_path / "model")
     loaded = Detector.load(tmp_path / "model", device="cpu")
     files = sorted(normals.iterdir())[:6]
     for a, b in zip(trained.score(files), loaded.score(files), strict=True):
         assert (a.score, a.p_value, a.flag) == (b.score, b.p_value, b.flag)
+        assert (a.statistics, a.scale_weights) == (b.statistics, b.scale_weights)
         np.testing.assert_array_equal(a.input_map, b.input_map)
     assert loaded.config == trained.config
     assert loaded.preprocessing == trained.preprocessing
@@ -211,7 +258,7 @@ def test_an_answer_agrees_with_itself(trained, mixed):
     for r in trained.score(mixed):
         if not isinstance(r, Scored):
             continue
-        assert r.score == r.statistics["top"]
+        assert r.score == r.statistics["excess"]
         assert r.p_value == calibration.p_values(r.score)[0]
         assert r.flag == (r.score >= calibration.threshold)
         assert r.statistics["max"] == r.input_map.max()
@@ -226,6 +273,23 @@ def test_maps_come_back_in_the_geometry_of_the_source(trained, mixed):
             source = trained.source_map(r)
             assert source.shape == read_image(r.path).shape
             assert source.dtype == np.float32
+
+
+def test_letterbox_padding_has_no_say_in_the_excess(tmp_path):
+    rng = np.random.default_rng(6)
+    for i in range(16):
+        save(disc(rng, (48, 96)), tmp_path / "data" / f"{i}.png")
+    detector = Detector.fit(
+        tmp_path / "data", dataclasses.replace(QUICK, resize="letterbox"), device="cpu"
+    )
+    (scored,) = detector.score([tmp_path / "data" / "0.png"])
+    image = prepare(read_image(scored.path), detector.preprocessing)[None]
+    content = torch.zeros(1, 64, 64, dtype=torch.bool)
+    content[:, 16:48] = True
+    found = infer(detector.model, image, content)
+    assert scored.statistics["excess"] == pytest.approx(found.statistics(content)["excess"].item())
+    everywhere = infer(detector.model, image, torch.ones_like(content)).statistics(content)
+    assert scored.score != pytest.approx(everywhere["excess"].item(), rel=1e-3)
 
 
 def test_letterbox_pads_for_the_model_and_not_for_the_answer(tmp_path):
@@ -290,7 +354,7 @@ def test_a_broken_training_image_is_skipped_and_named(normals, tmp_path):
     assert sorted(f.path.name for f in detector.failures) == ["05.png", "17.png"]
     assert len(detector.provenance["unreadable"]) == 2
     used = detector.provenance["normals"]
-    assert used["trained"] + used["selected"] + used["calibrated"] == 30
+    assert used["trained"] + used["calibrated"] == 30
 
 
 def test_held_out_parts_never_share_a_group():
@@ -305,7 +369,8 @@ def test_held_out_parts_never_share_a_group():
         parts = hold_out(records, dataclasses.replace(QUICK, seed=seed))
         assert sorted(int(r.name) for part in parts for r in part) == list(range(count))
         named = [{r.group for r in part} - {None} for part in parts]
-        assert not (named[0] & named[1] or named[0] & named[2] or named[1] & named[2])
+        assert not named[0] & named[1]
+        assert 0 < len(parts[1]) < len(parts[0])
 
 
 def test_patients_reach_the_calibration_as_groups(normals, tmp_path):
@@ -318,7 +383,7 @@ def test_patients_reach_the_calibration_as_groups(normals, tmp_path):
     assert calibrated["calibrated"] == 2 * calibrated["calibration_groups"]
 
 
-@pytest.mark.parametrize("pooling", ["auto", "mean"])
+@pytest.mark.parametrize("pooling", ["excess", "mean"])
 def test_few_normals_train_or_are_refused_in_words(normals, tmp_path, pooling):
     # at 16 images a single one chooses the pooling, and nothing has a standard deviation of one
     for file in sorted(normals.iterdir())[:16]:
@@ -336,10 +401,9 @@ def test_few_normals_train_or_are_refused_in_words(normals, tmp_path, pooling):
 def test_what_cannot_be_trained_on_is_refused(normals, tmp_path):
     with pytest.raises(ManifestError, match="no such file or folder"):
         Detector.fit(tmp_path / "absent", QUICK)
-    for i in range(2):
-        save(np.full((8, 8), i, np.uint8), tmp_path / "two" / f"{i}.png")
-    with pytest.raises(TrainingError, match="2 groups cannot be split into 3"):
-        Detector.fit(tmp_path / "two", QUICK)
+    save(np.eye(8, dtype=np.uint8), tmp_path / "one" / "0.png")
+    with pytest.raises(TrainingError, match="1 groups? cannot be split into 2"):
+        Detector.fit(tmp_path / "one", QUICK)
     for i in range(9):
         save(np.full((8, 8), 7, np.uint8), tmp_path / "flat" / f"{i}.png")
     with pytest.raises(TrainingError, match="constant"):
@@ -351,7 +415,7 @@ def test_what_cannot_be_trained_on_is_refused(normals, tmp_path):
         Detector.fit(tmp_path / "broken", QUICK)
 
 
-RESUMABLE = dataclasses.replace(QUICK, objective="scrd", iterations=5, checkpoint_every=3)
+RESUMABLE = dataclasses.replace(QUICK, iterations=5, checkpoint_every=3)
 
 
 def test_a_fit_resumes_from_its_work_folder_and_refuses_other_data(normals, tmp_path):

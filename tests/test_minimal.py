@@ -11,13 +11,18 @@ from PIL import Image
 from torch import nn
 
 import scrd.training
+from scrd.calibration import learn_normals
 from scrd.config import Config
+from scrd.data.intensity import fit_intensity
+from scrd.data.preprocess import Preprocessing, prepare
+from scrd.data.reading import read_image
 from scrd.metrics import auroc
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.runtime import make_fabric
-from scrd.scoring import anomaly_map, map_statistics
+from scrd.scoring import infer
 from scrd.synthesis.perturbation import NoiseSettings, apply_perturbation, sample_perturbation
+from scrd.synthesis.probes import PROBES
 from scrd.training import batch_indices, train
 
 SIZE, BATCH, STEPS = 64, 4, 3
@@ -50,7 +55,7 @@ def images():
 @pytest.fixture(scope="module")
 def fresh_pair(minimal):
     torch.manual_seed(0)
-    ours = build_model("efficientnet_lite0")
+    ours = build_model("efficientnet_lite0", image_size=SIZE)
     nn.init.normal_(ours.scale_head.linear.weight, std=0.02)
     theirs = minimal.Model()
     copy_weights(ours, theirs)
@@ -64,8 +69,9 @@ def pair(fresh_pair):
 
 
 def trained_tensors(model):
-    """Name to tensor of all but the teacher, which both load for themselves."""
-    return {k: v for k, v in model.state_dict().items() if not k.startswith("teacher.")}
+    """Name to tensor of all but the teacher and the package's statistics of normals."""
+    trained = {"bottleneck", "student", "scale_head", "fuse1", "fuse2", "embed", "head"}
+    return {k: v for k, v in model.state_dict().items() if k.split(".")[0] in trained}
 
 
 def copy_weights(source, target):
@@ -97,8 +103,11 @@ def test_same_loss_and_gradients(minimal, images, pair, name):
     x = images[:BATCH]
     drawn = sample_perturbation(BATCH, (SIZE, SIZE), NoiseSettings(), step_generator(0, 0))
     perturbed, footprint = apply_perturbation(x, drawn, NoiseSettings())
+    if OBJECTIVES[name].standardised:
+        ours.scaler.fit(ours.teacher(part) for part in images.split(3))
+        minimal.standardise(theirs, images)
     clean, student, alpha = ours(x)
-    step = StepFeatures(clean, student, ours.teacher(perturbed), alpha, footprint)
+    step = StepFeatures(clean, student, ours.encode(perturbed), alpha, footprint)
     loss = OBJECTIVES[name].function(step).mean()
     expected = minimal.loss_of(theirs, x, name, step_generator(0, 0))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -107,9 +116,9 @@ def test_same_loss_and_gradients(minimal, images, pair, name):
     expected.backward()
     pairs = zip(ours.student.named_parameters(), theirs.student.named_parameters(), strict=True)
     for (label, a), (_, b) in [*pairs, *head_and_fusion(ours, theirs)]:
-        # `released` gives the head rounding errors for gradients; `rd` and `ratio` give it none
+        # `released` gives the head rounding errors for gradients
         if a.grad is None or label == "head" and name == "released":
-            assert name in ("rd", "ratio", "released") and label == "head"
+            assert label == "head" and name not in ("paper", "algorithm2")
             continue
         error = (a.grad - b.grad).norm() / b.grad.norm()
         assert b.grad.norm() > 0 and error < 1e-3, (label, error)
@@ -121,7 +130,7 @@ def head_and_fusion(ours, theirs):
     yield ("fuse2", ours.bottleneck.fuse2[0].weight), ("fuse2", theirs.fuse2[0].weight)
 
 
-@pytest.mark.parametrize(("name", "cache"), [*((n, 4.0) for n in OBJECTIVES), ("scrd", 0.0)])
+@pytest.mark.parametrize(("name", "cache"), [*((n, 4.0) for n in OBJECTIVES), ("margin", 0.0)])
 def test_training_loop_gives_the_same_losses(minimal, images, pair, name, cache, monkeypatch):
     monkeypatch.setattr(scrd.training, "LOG_EVERY", 1)
     ours, theirs = pair
@@ -135,6 +144,8 @@ def test_training_loop_gives_the_same_losses(minimal, images, pair, name, cache,
     )
     log = train(ours, images, config, fabric=make_fabric("32-true", "cpu"))
 
+    if OBJECTIVES[name].standardised:
+        minimal.standardise(theirs, images)
     optimizer, schedule = minimal.make_optimizer(theirs.train(), STEPS)
     for step, entry in enumerate(log):
         x = images[batch_indices(step, BATCH, len(images), seed=7)]
@@ -151,26 +162,71 @@ def test_training_loop_gives_the_same_losses(minimal, images, pair, name, cache,
     theirs = list(trained_tensors(theirs).values())
     for i, (label, a) in enumerate(trained_tensors(ours).items()):
         if "running" in label:
-            assert (a - theirs[i]).norm() < 1e-3 * theirs[i].norm(), label
+            assert (a - theirs[i]).norm() < 5e-3 * theirs[i].norm(), label
         elif "num_batches" in label:
             assert a == theirs[i] == STEPS
 
 
-def test_same_maps_and_scores(minimal, images, pair):
+@pytest.fixture
+def trained_pair(minimal, images, pair):
+    """Both with standardised features and BatchNorm statistics other than they start with."""
     ours, theirs = pair
+    ours.scaler.fit([ours.teacher(images)])
+    minimal.standardise(theirs, images)
     with torch.no_grad():
-        ours.train()(images)  # BatchNorm statistics other than those it starts with
+        ours.train()(images)
     copy_weights(ours, theirs)
-    with torch.no_grad():
-        clean, student, alpha = ours.eval()(images)
-    assert alpha.std(dim=0).min() > 1e-3
-    maps = anomaly_map(clean, student, alpha, SIZE)
-    expected = minimal.anomaly_maps(theirs, images)
-    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=0)
+    return ours.eval(), theirs.eval()
 
-    statistics = map_statistics(maps, torch.ones_like(maps, dtype=torch.bool))
-    for kind, score in minimal.pool(expected).items():
-        torch.testing.assert_close(statistics[kind], score, atol=1e-5, rtol=0)
+
+def everywhere(images):
+    return torch.ones(len(images), SIZE, SIZE, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("colours", ["rgb", "grey"])
+def test_same_maps_and_scores(minimal, images, trained_pair, colours):
+    ours, theirs = trained_pair
+    channels = slice(None) if colours == "rgb" else slice(1)
+    normals, others = images[:6, channels], images[6:, channels]
+    learn_normals(ours, normals, everywhere(normals), Config(image_size=SIZE, objective="rd"))
+    minimal.learn_normals(theirs, normals.expand(-1, 3, -1, -1))
+    assert bool(ours.expected.coefficients[1:].any()) is (colours == "grey")
+    found = infer(ours, others, everywhere(others))
+    assert found.scale_weights.std(dim=0).min() > 1e-3
+    others = others.expand(-1, 3, -1, -1)
+    expected = minimal.anomaly_maps(theirs, others)
+    torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        found.plain_excess, minimal.excess(theirs, others), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(found.excess, minimal.unusual(theirs, others), atol=2e-3, rtol=0)
+    scores = found.statistics(everywhere(others))["excess"]
+    assert scores.std() > 0.1
+    torch.testing.assert_close(scores, minimal.scores(theirs, others), atol=2e-3, rtol=0)
+
+
+def test_same_probes(minimal, images):
+    x = torch.cat([images, images[:, :1].expand(-1, 3, -1, -1)]).clamp(0, 1)
+    expected = dict(zip(("lesion", "harmless"), minimal.probes(x, 5), strict=True))
+    for kind, changed in expected.items():
+        ours = [p for p in PROBES.values() if p.kind == kind]
+        assert len(ours) == len(changed)
+        for probe, theirs in zip(ours, changed, strict=True):
+            found = probe(x, torch.Generator().manual_seed(5))
+            torch.testing.assert_close(found, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("colours", ["rgb", "grey"])
+def test_same_scale_weights(minimal, images, trained_pair, colours):
+    ours, theirs = trained_pair
+    x = images if colours == "rgb" else images[:, :1]
+    learn_normals(ours, x, everywhere(x), Config(image_size=SIZE, seed=4))
+    alpha = infer(ours, x, everywhere(x)).scale_weights
+    x = x.expand(-1, 3, -1, -1)
+    minimal.learn_normals(theirs, x)
+    expected = minimal.fit_scale_weights(theirs, x, seed=4)
+    torch.testing.assert_close(alpha, expected.expand(len(x), 3), atol=2e-3, rtol=0)
+    assert (expected - 1 / 3).abs().max() > 0.05
 
 
 def test_same_auroc(minimal):
@@ -182,16 +238,36 @@ def test_same_auroc(minimal):
     assert auroc(scores, labels) == pytest.approx(expected, abs=1e-12)
 
 
-def test_example_runs_on_folders(minimal, images, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_same_model_input(minimal, images, tmp_path, mode):
+    files = []
+    for i, image in enumerate(images[:3]):
+        pixels = (60 + 90 * image).byte().movedim(0, 2).numpy()[:, : 64 - 8 * i]
+        pixels[0, 0] = 255  # beyond the headroom
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).convert(mode).save(files[-1])
+    found, read = minimal.read_folder(tmp_path, 32)
+    assert found == files
+    intensity = fit_intensity(map(read_image, files), window="image", channels="auto")
+    for file, theirs in zip(files, read, strict=True):
+        ours = prepare(read_image(file), Preprocessing(intensity, 32))
+        assert len(ours) == len(mode)
+        # percentiles are interpolated between pixels, of which three channels have three times more
+        atol = 1e-5 if mode == "RGB" else 0.01
+        torch.testing.assert_close(ours.expand(3, -1, -1), theirs, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("objective", ["scrd", "paper"])
+def test_example_runs_on_folders(minimal, images, tmp_path, monkeypatch, capsys, objective):
     for i, image in enumerate(images):
         folder = ("train", "test/normal", "test/other")[i % 3]
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         pixels = (255 * image).byte().movedim(0, 2).numpy()
         Image.fromarray(pixels).save(tmp_path / folder / f"{i}.png")
-    arguments = ["train", "test", "--size", "64", "--iterations", "1"]
+    arguments = ["train", "test", "--size", "64", "--iterations", "1", "--objective", objective]
     monkeypatch.setattr("sys.argv", ["scrd_minimal.py", *arguments])
     monkeypatch.chdir(tmp_path)
     minimal.main()
     printed = capsys.readouterr().out
-    assert printed.count(".png  mean ") == 6
-    assert "AUROC, mean pooling" in printed and "AUROC, top pooling" in printed
+    assert printed.count(".png  ") == 6
+    assert "AUROC: " in printed

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from scrd.model import build_model
+from scrd.objectives.distance import distance_map
 from scrd.scoring import (
     POOLINGS,
     TOP_FRACTION,
     anomaly_map,
+    distances,
     infer,
-    log_statistics,
     map_statistics,
-    pool,
+    scale_excess,
 )
+
+SIZE = 64
+STRIDES = (4, 8, 16)
 
 
 def bilinear(image, size):
@@ -48,25 +53,25 @@ def test_the_map_is_the_weighted_sum_of_upsampled_cosine_distances():
                     u, v = (f[k][b, :, y, x].double().numpy() for f in (clean, student))
                     distance[y, x] = 1 - u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
             expected[b] += alpha[b, k].item() * bilinear(distance, 16)
-    found = anomaly_map(clean, student, alpha, 16)
+    found = anomaly_map(list(map(distance_map, clean, student)), alpha, 16)
     assert found.dtype == torch.float32
     assert found.shape == (2, 16, 16)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
-def test_the_map_spans_0_to_2_and_half_precision_features_still_give_float32():
-    u = [torch.ones(1, 4, 2, 2)]
+def test_the_map_spans_0_to_2_and_half_precision_still_gives_float32():
+    u = torch.ones(1, 4, 2, 2)
     alpha = torch.ones(1, 1)
-    assert anomaly_map(u, u, alpha, 4).abs().max() < 1e-6
-    assert (anomaly_map(u, [-u[0]], alpha, 4) - 2).abs().max() < 1e-6
-    low = [f.bfloat16() for f in u]
-    assert anomaly_map(low, low, alpha.bfloat16(), 4).dtype == torch.float32
+    assert anomaly_map([distance_map(u, u)], alpha, 4).abs().max() < 1e-6
+    assert (anomaly_map([distance_map(u, -u)], alpha, 4) - 2).abs().max() < 1e-6
+    low = distance_map(u.bfloat16(), u.bfloat16())
+    assert anomaly_map([low], alpha.bfloat16(), 4).dtype == torch.float32
 
 
 def test_features_of_zero_give_no_nan():
-    zero, one = [torch.zeros(1, 4, 2, 2)], [torch.ones(1, 4, 2, 2)]
+    zero, one = torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
     for u, v in ((zero, one), (one, zero), (zero, zero)):
-        assert torch.isfinite(anomaly_map(u, v, torch.ones(1, 1), 4)).all()
+        assert torch.isfinite(anomaly_map([distance_map(u, v)], torch.ones(1, 1), 4)).all()
 
 
 def test_statistics_against_a_loop_with_padding():
@@ -115,56 +120,119 @@ def test_an_image_is_pooled_the_same_alone_and_beside_others():
             assert alone[name].item() == pytest.approx(values[b].item(), rel=1e-6)
 
 
-def test_pooling_takes_the_named_statistic():
-    statistics = {"mean": torch.tensor([0.1]), "top": torch.tensor([0.4]), "max": torch.tensor([1])}
-    for name, values in statistics.items():
-        assert pool(statistics, name) is values
+@pytest.fixture(scope="module")
+def model():
+    """A network that knows normals, with uneven scale weights that differ between images."""
+    with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
+        torch.manual_seed(0)
+        built = build_model("efficientnet_lite0", "random", image_size=SIZE).eval()
+        torch.nn.init.normal_(built.scale_head.linear.weight, std=0.003)
+    generator = torch.Generator().manual_seed(5)
+    built.normals.fit(random_distances(12, generator, 0.2, 0.6) for _ in range(2))
+    return built
 
 
-def test_fused_is_the_larger_standardised_logarithm():
-    rng = np.random.default_rng(3)
-    normal = {name: rng.lognormal(-2, 0.3, 40) for name in ("mean", "top", "max")}
-    normals = log_statistics({name: torch.from_numpy(v) for name, v in normal.items()})
-    assert set(normals) == {"mean", "top"}
-    for name, (mean, std) in normals.items():
-        assert mean == pytest.approx(np.log(normal[name]).mean())
-        assert std == pytest.approx(np.log(normal[name]).std(ddof=0))
-    new = {name: rng.lognormal(-2, 1, 25) for name in ("mean", "top", "max")}
-    found = pool({name: torch.from_numpy(v) for name, v in new.items()}, "fused", normals).numpy()
-    for i in range(25):
-        z = [(math.log(new[n][i]) - normals[n][0]) / normals[n][1] for n in ("mean", "top")]
-        assert found[i] == pytest.approx(max(z))
-    # each of the two decides somewhere, or the test would not see which one is taken
-    which = {int(np.argmax([np.log(new[n][i]) for n in ("mean", "top")])) for i in range(25)}
-    assert which == {0, 1}
+def random_distances(count, generator, low=0.0, high=1.0):
+    sides = [SIZE // stride for stride in STRIDES]
+    return [low + (high - low) * torch.rand(count, n, n, generator=generator) for n in sides]
 
 
-def test_fused_stays_finite_on_few_constant_and_zero_normals():
-    for values in ([0.5, 0.5, 0.5], [0.0, 0.0], [0.5]):
-        x = torch.tensor(values)
-        normals = log_statistics({"mean": x, "top": x, "max": x})
-        assert all(math.isfinite(v) for pair in normals.values() for v in pair)
-        assert all(std > 0 for _, std in normals.values())
-        assert torch.isfinite(pool({"mean": x, "top": x, "max": x}, "fused", normals)).all()
+def test_the_excess_of_a_scale_is_the_mean_over_the_content(model):
+    found = random_distances(3, torch.Generator().manual_seed(6))
+    content = torch.ones(3, SIZE, SIZE, dtype=torch.bool)
+    content[1, :16], content[1, 48:] = False, False
+    content[2, :, 5:] = False
+    expected = np.zeros((3, 3))
+    for b in range(3):
+        for k, maps in enumerate(found):
+            mean = model.normals.get_buffer(f"mean{k}").double().numpy()
+            std = model.normals.get_buffer(f"std{k}").double().numpy()
+            beyond = np.maximum(0, (maps[b].double().numpy() - mean) / std)
+            upsampled = bilinear(beyond, SIZE)
+            pixels = [upsampled[y, x] for y, x in content[b].nonzero().tolist()]
+            expected[b, k] = sum(pixels) / len(pixels)
+    excess = scale_excess(model, found, content)
+    np.testing.assert_allclose(excess.numpy(), expected, rtol=1e-4)
+    everywhere = scale_excess(model, found, torch.ones_like(content))
+    assert (excess / everywhere - 1).abs().amin(dim=1).tolist()[0] == 0
+    assert ((excess - everywhere).abs().amax(dim=1) > 1e-3).tolist() == [False, True, True]
 
 
-def test_pooling_refuses_what_it_cannot_do():
-    statistics = {name: torch.ones(1) for name in ("mean", "top", "max")}
-    with pytest.raises(ValueError, match="'median'.*" + ", ".join(POOLINGS)):
-        pool(statistics, "median")
-    with pytest.raises(ValueError, match="fused"):
-        pool(statistics, "fused")
+def test_padding_never_counts_in_the_excess(model):
+    found = random_distances(2, torch.Generator().manual_seed(7))
+    content = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+    content[:, 16:48] = True
+    loud = [d.clone() for d in found]
+    for d, stride in zip(loud, STRIDES, strict=True):
+        # out of reach of the interpolation, which takes one position more: none at stride 16
+        d[:, : 16 // stride - 1], d[:, 48 // stride + 1 :] = 50.0, 50.0
+    assert torch.equal(scale_excess(model, found, content), scale_excess(model, loud, content))
+    everywhere = torch.ones_like(content)
+    assert scale_excess(model, loud, everywhere)[:, :2].min() > 5
 
 
-def test_inference_takes_grey_and_needs_no_gradient():
-    from scrd.model import build_model
+def test_normals_have_no_excess_on_average_but_at_each_position(model):
+    at_the_mean = [model.normals.get_buffer(f"mean{k}")[None] for k in range(3)]
+    content = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+    assert scale_excess(model, at_the_mean, content).abs().max() == 0
+    below = [d - 0.1 for d in at_the_mean]
+    assert scale_excess(model, below, content).abs().max() == 0
+    above = [d + 0.1 for d in at_the_mean]
+    assert scale_excess(model, above, content).min() > 0
 
-    with pytest.warns(UserWarning, match="RANDOM"):
-        model = build_model("efficientnet_lite0", "random").eval()
-    grey = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(4))
-    maps, alpha = infer(model, grey)
-    assert maps.shape == (2, 64, 64)
-    assert not maps.requires_grad
-    assert torch.isfinite(maps).all()
-    torch.testing.assert_close(alpha.sum(dim=1), torch.ones(2))
-    torch.testing.assert_close(maps, infer(model, grey.expand(-1, 3, -1, -1))[0])
+
+def images_and_content(count=3):
+    images = torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    content = torch.ones(count, SIZE, SIZE, dtype=torch.bool)
+    content[0, :16] = False
+    return images, content
+
+
+def test_inference_puts_the_parts_together(model):
+    images, content = images_and_content()
+    clean, student, alpha = model(images)
+    expected = [distance_map(u, v).detach() for u, v in zip(clean, student, strict=True)]
+    found, weights = distances(model, images)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.shape == b.shape and not a.requires_grad
+    torch.testing.assert_close(weights, alpha.detach())
+    assert alpha.std(dim=0).min() > 1e-3
+    inference = infer(model, images, content)
+    torch.testing.assert_close(inference.maps, anomaly_map(expected, alpha.detach(), SIZE))
+    torch.testing.assert_close(inference.scale_weights, alpha.detach())
+    assert all(torch.isfinite(part).all() and not part.requires_grad for part in inference)
+
+
+def test_statistics_of_an_inference(model):
+    images, content = images_and_content()
+    rng = np.random.default_rng(8)
+    excess, alpha = rng.uniform(0, 3, (3, 3)), rng.dirichlet((1, 1, 1), 3)
+    maps = torch.from_numpy(rng.uniform(0, 2, (3, SIZE, SIZE)))
+    inference = infer(model, images, content)._replace(
+        maps=maps, excess=torch.from_numpy(excess), scale_weights=torch.from_numpy(alpha)
+    )
+    found = inference.statistics(content)
+    assert set(POOLINGS) <= set(found)
+    for b in range(3):
+        weighed = sum(alpha[b, k] * excess[b, k] for k in range(3))
+        assert found["excess"][b].item() == pytest.approx(weighed)
+        assert found["excess_uniform"][b].item() == pytest.approx(sum(excess[b]) / 3)
+    for name, values in map_statistics(maps, content).items():
+        assert torch.equal(found[name], values)
+
+
+def test_inference_takes_grey_and_an_image_does_not_see_the_others(model):
+    images, content = images_and_content()
+    grey = images[:, :1]
+    for part, in_colour in zip(
+        infer(model, grey, content),
+        infer(model, grey.expand(-1, 3, -1, -1), content),
+        strict=True,
+    ):
+        torch.testing.assert_close(part, in_colour)
+    together = infer(model, images, content)
+    for b in range(3):
+        alone = infer(model, images[b : b + 1], content[b : b + 1])
+        for part, all_parts in zip(alone, together, strict=True):
+            torch.testing.assert_close(part[0], all_parts[b], rtol=1e-4, atol=1e-5)

@@ -14,7 +14,7 @@ from scrd.model import build_model
 from scrd.objectives import OBJECTIVES
 from scrd.runtime import make_fabric
 from scrd.synthesis.perturbation import NoiseSettings
-from scrd.training import TrainingError, batch_indices, learning_rate, train
+from scrd.training import TrainingError, batch_indices, learning_rate, spread, train
 
 BASE = Config(image_size=64, batch_size=4, iterations=6, checkpoint_every=3, objective="rd")
 
@@ -24,7 +24,7 @@ def initial():
     """The network from which every run here starts."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_model("efficientnet_lite0")
+        return build_model("efficientnet_lite0", rectify=False, image_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +90,42 @@ def test_the_log_reaches_the_callback_and_the_last_iteration(initial, images):
     assert seen == log
 
 
+@pytest.mark.parametrize("objective", ["paper", "margin", "scrd"])
 @pytest.mark.parametrize("feature_cache_gib", [0.0, 1.0])
-def test_the_teacher_is_not_changed(initial, images, feature_cache_gib):
-    config = dataclasses.replace(BASE, objective="scrd", feature_cache_gib=feature_cache_gib)
+def test_the_teacher_is_not_changed(initial, images, feature_cache_gib, objective):
+    config = dataclasses.replace(BASE, objective=objective, feature_cache_gib=feature_cache_gib)
     model, _ = run(initial, images, config)
     assert not model.training
     assert same(model.teacher.state_dict(), initial.teacher.state_dict())
-    for part in ("bottleneck", "student", "scale_head"):
+    head = ("scale_head",) if objective == "paper" else ()
+    for part in ("bottleneck", "student", *head):
         trained, untrained = (dict(getattr(m, part).named_parameters()) for m in (model, initial))
         assert not any(torch.equal(p, untrained[n]) for n, p in trained.items() if p.numel() > 9)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_features_are_standardised_for_the_objectives_that_want_it(initial, images, objective):
+    config = dataclasses.replace(BASE, objective=objective, iterations=1)
+    model, _ = run(initial, images, config)
+    wanted = OBJECTIVES[objective].standardised
+    assert wanted is (objective in ("margin", "scrd"))
+    for k, u in enumerate(model.teacher(images)):
+        if wanted:
+            mean, std = u.double().mean(dim=(0, 2, 3)), u.double().std(dim=(0, 2, 3), correction=0)
+        else:
+            mean, std = torch.zeros(u.shape[1]), torch.ones(u.shape[1])
+        found = [model.scaler.get_buffer(f"{name}{k}").flatten() for name in ("mean", "std")]
+        torch.testing.assert_close(found[0], mean.float(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[1], std.float(), rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize(("count", "at_most"), [(5, 8), (8, 8), (9, 8), (100, 8), (1537, 768)])
+def test_a_sample_is_spread_over_the_whole_set(count, at_most):
+    some = spread(torch.arange(count), at_most)
+    assert len(some) <= at_most
+    assert len(some) > at_most / 2 - 1 or len(some) == count
+    assert some[0] == 0 and some[-1] >= count - count / len(some)
+    assert len(set(some.diff().tolist())) <= 1
 
 
 def test_noisy_batches_never_reach_batchnorm(initial, images):
@@ -107,14 +134,14 @@ def test_noisy_batches_never_reach_batchnorm(initial, images):
         state = run(initial, images, config)[0].state_dict()
         return {n: b for n, b in state.items() if "running" in n and not n.startswith("teacher")}
 
-    clean_only, contrastive = statistics("rd"), statistics("scrd")
+    clean_only, contrastive = statistics("scrd"), statistics("margin")
     assert any("student" in n for n in clean_only) and any("bottleneck" in n for n in clean_only)
     assert same(clean_only, contrastive)
     start = initial.state_dict()
     assert not any(torch.equal(b, start[n]) for n, b in clean_only.items())
 
 
-@pytest.mark.parametrize("objective", ["rd", "scrd"])
+@pytest.mark.parametrize("objective", ["rd", "scrd", "margin"])
 def test_cached_features_give_the_same_losses(initial, images, objective):
     config = dataclasses.replace(BASE, objective=objective, iterations=10)
     losses = []
@@ -125,7 +152,7 @@ def test_cached_features_give_the_same_losses(initial, images, objective):
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(initial, images):
-    config = dataclasses.replace(BASE, objective="scrd", iterations=3)
+    config = dataclasses.replace(BASE, objective="margin", iterations=3)
     first = run(initial, images, config)[0].state_dict()
     torch.manual_seed(99)  # the global generator has no say
     assert same(first, run(initial, images, config)[0].state_dict())
@@ -166,7 +193,7 @@ def interrupted(initial, images, config, checkpoint, at, identity="{}"):
     assert checkpoint.exists()
 
 
-@pytest.mark.parametrize("objective", ["rd", "scrd"])
+@pytest.mark.parametrize("objective", ["rd", "scrd", "margin"])
 def test_resuming_gives_the_weights_of_an_undisturbed_run(initial, images, tmp_path, objective):
     config = dataclasses.replace(BASE, objective=objective, iterations=12, checkpoint_every=4)
     undisturbed, log = run(initial, images, config)

@@ -44,7 +44,7 @@ class Scored:
 
     Attributes:
         path: the file.
-        score: raw, larger is more anomalous; see :func:`scrd.scoring.pool` for the unit.
+        score: raw, larger is more anomalous; see :data:`scrd.scoring.POOLINGS`.
         p_value: conformal, in (0, 1]: a normal image has one this small or smaller with at most
             this probability.
         flag: the p-value is at most the chosen false-alarm rate.

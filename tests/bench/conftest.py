@@ -93,6 +93,7 @@ costs = true
 figures = ["roc", "histograms", "cost"]
 
 [budget.small]
+window = "data"
 image_size = 64
 iterations = 3
 batch_size = 4

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -43,6 +45,103 @@ def test_a_given_window_is_used_as_it_is_also_for_mixed_depths() -> None:
     assert fit_intensity(mixed, window=(100, 4000)) == Intensity(100, 4000, 0, "grey")
     with pytest.raises(ValueError, match="different depths .uint16, uint8."):
         fit_intensity(mixed)
+
+
+@pytest.mark.parametrize("images", [[DEEP[0]], [np.arange(256, dtype=np.uint8).reshape(16, 16)]])
+def test_a_window_per_image_starts_from_that_of_the_data(images) -> None:
+    data, image = (fit_intensity(images, window=w) for w in ("data", "image"))
+    assert not data.per_image
+    assert image == dataclasses.replace(data, per_image=True)
+    assert fit_intensity(images) == data
+    assert not fit_intensity(images, window=(0, 10)).per_image
+
+
+def per_image(channels="grey", low=0.0, high=255.0, headroom=0.0) -> Intensity:
+    return Intensity(low, high, headroom, channels, per_image=True)
+
+
+@pytest.mark.parametrize(("low", "width"), [(0, 256), (90, 60), (200, 30)])
+def test_an_images_own_percentiles_become_0_and_1(low: int, width: int) -> None:
+    pixels = RNG.integers(low, low + width, (41, 53)).astype(np.uint8)
+    found = apply_intensity(pixels, per_image())
+    assert (found.shape, found.dtype) == ((1, 41, 53), np.float32)
+    ordered = sorted(pixels.ravel().tolist())
+
+    def percentile(q: float) -> float:
+        place = q / 100 * (len(ordered) - 1)
+        left = int(place)
+        return ordered[left] + (place - left) * (ordered[left + 1] - ordered[left])
+
+    dark, bright = percentile(1), percentile(99)
+    expected = np.clip((pixels.astype(float) - dark) / (bright - dark), -0.25, 1.25)
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+
+
+def test_a_quarter_of_the_width_is_kept_beyond_the_percentiles() -> None:
+    pixels = RNG.integers(100, 151, (60, 60)).astype(np.uint8)
+    pixels[0, :6] = (0, 95, 99, 152, 156, 255)
+    found = apply_intensity(pixels, per_image())[0, 0]
+    expected = [-0.25, -0.1, -0.02, 1.04, 1.12, 1.25]
+    np.testing.assert_allclose(found[:6], expected, atol=1e-4)
+
+
+def test_a_brighter_or_more_contrasty_copy_reaches_the_model_alike() -> None:
+    pixels = RNG.normal(100, 20, (30, 40)).astype(np.float32)
+    rule = per_image(low=0, high=1000, headroom=1)
+    found = apply_intensity(pixels, rule)
+    np.testing.assert_allclose(apply_intensity(pixels * 3 + 50, rule), found, atol=1e-4)
+    data = dataclasses.replace(rule, per_image=False)
+    assert np.abs(apply_intensity(pixels * 3 + 50, data) - apply_intensity(pixels, data)).min() > 0
+
+
+def test_a_window_per_image_does_not_hang_on_the_other_images() -> None:
+    image = RNG.integers(40, 80, (30, 30)).astype(np.uint8)
+    others = [RNG.integers(low, low + 100, (20, 20)).astype(np.uint8) for low in (0, 150)]
+    found = [apply_intensity(image, fit_intensity([image, o], window="image")) for o in others]
+    np.testing.assert_array_equal(*found)
+    # 16 bits: the rule of the data is the first step, which rounding alone can tell
+    deep = [(o.astype(np.uint16) * 20) for o in (image, *others)]
+    found = [apply_intensity(deep[0], fit_intensity([deep[0], o], window="image")) for o in deep]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-4)
+    np.testing.assert_allclose(found[0], found[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_constant_and_nearly_constant_images_do_not_become_noise(value: int) -> None:
+    constant = apply_intensity(np.full((9, 9), value, np.uint8), per_image())
+    np.testing.assert_array_equal(constant, np.zeros((1, 9, 9)))
+    grain = np.full((40, 40), 77, np.uint8)
+    grain[::2] += 1
+    found = apply_intensity(grain, per_image())
+    # one level of 255 is read as a share of a window of 5 %, not blown up to all of it
+    np.testing.assert_allclose(np.ptp(found), 1 / 255 / 0.05, rtol=1e-4)
+
+
+def test_colours_keep_their_relations() -> None:
+    rgb = RNG.integers(0, 256, (31, 29, 3)).astype(np.uint8)
+    rgb[..., 1] //= 2
+    rgb[..., 2] = 100 + rgb[..., 2] // 10
+    found = apply_intensity(rgb, per_image("rgb"))
+    dark, bright = np.percentile(rgb, (1, 99))
+    expected = np.clip((rgb.astype(float) - dark) / (bright - dark), -0.25, 1.25)
+    np.testing.assert_allclose(found, np.moveaxis(expected, -1, 0), atol=1e-4)
+    assert found[2].std() < 0.2 * found[0].std()
+    # a grey rule takes the percentiles of the luma
+    grey = apply_intensity(rgb, per_image("grey"))
+    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    dark, bright = np.percentile(luma, (1, 99))
+    np.testing.assert_allclose(
+        grey[0], np.clip((luma - dark) / (bright - dark), -0.25, 1.25), atol=1e-4
+    )
+
+
+def test_sixteen_bits_keep_their_levels_in_a_window_per_image() -> None:
+    levels = np.arange(30_000, 31_600, dtype=np.uint16).reshape(40, 40)
+    rule = fit_intensity([levels], window="image")
+    found = apply_intensity(levels, rule)
+    # the levels beyond the 0.1 and 99.9 percentiles of the data are within its headroom
+    assert len(np.unique(found)) == 1600
+    assert (np.diff(found.ravel()) > 0).all()
 
 
 def test_images_of_mostly_background_keep_their_range() -> None:

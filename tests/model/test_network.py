@@ -118,3 +118,16 @@ def test_scale_weights_equal_the_equation():
         np.testing.assert_allclose(alpha[i], [np.exp(logit) / total for logit in logits])
     np.testing.assert_allclose(alpha.sum(axis=1), 1)
     assert alpha.min() > 0
+
+
+@pytest.mark.parametrize("alpha", [(0.2, 0.3, 0.5), (0.7, 0.3, 0.0), (0.0, 1.0, 0.0)])
+def test_fixed_scale_weights_hold_for_every_image(alpha):
+    head = ScaleHead(8, 3)
+    nn.init.normal_(head.linear.weight)
+    nn.init.normal_(head.linear.bias)
+    embedding = 100 * torch.randn(6, 8, 3, 4, generator=torch.Generator().manual_seed(0))
+    head.fix(torch.tensor(alpha))
+    found = head(embedding)
+    torch.testing.assert_close(found, torch.tensor([alpha] * 6), atol=3e-6, rtol=0)
+    assert (found == found[0]).all()
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(6))

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from scrd.objectives import OBJECTIVES, StepFeatures
-from scrd.objectives.scrd import MARGIN, TEMPERATURE
+from scrd.objectives.margin import MARGIN
 
 SHAPES = [(3, 8, 6), (4, 4, 3), (5, 2, 3)]  # channels, height, width of each scale
 IMAGE = (16, 12)
 EPS = 1e-6
-CONTRASTIVE = ["ratio", "paper", "algorithm2", "released", "scrd"]
+CONTRASTIVE = ["ratio", "paper", "algorithm2", "released", "margin"]
 
 
 def make_step(batch=3, seed=0, dtype=torch.float64):
@@ -22,7 +22,7 @@ def make_step(batch=3, seed=0, dtype=torch.float64):
         return [torch.randn(batch, *s, generator=generator, dtype=dtype) for s in SHAPES]
 
     clean, student = maps(), maps()
-    # z = u + something of the same size: the hinge of `scrd` acts at some positions only
+    # z = u + something of the same size: the hinge of `margin` acts at some positions only
     noisy = [u + n for u, n in zip(clean, maps(), strict=True)]
     logits = torch.randn(batch, len(SHAPES), generator=generator, dtype=dtype)
     footprint = torch.zeros(batch, 1, *IMAGE, dtype=torch.bool)
@@ -102,28 +102,18 @@ def covered_share(footprint, y, x, height, width):
     return sum(pixels) / len(pixels)
 
 
-def naive_scale_ratio(u, v, z, footprint):
-    near = far = hinge = area = 0.0
+def naive_contrast(u, v, z, footprint):
+    hinge = area = 0.0
     for y, x in positions(u):
         w = covered_share(footprint, y, x, *u.shape[1:])
         area += w
-        near += w * at(u, v, y, x)
-        far += w * at(z, v, y, x)
         hinge += w * max(0.0, at(u, v, y, x) - at(z, v, y, x) + MARGIN * at(u, z, y, x))
-    return near / (near + far), hinge / area
+    return hinge / area
 
 
-def naive_scrd(u, v, z, alpha, footprint):
-    total = naive_rd(u, v, z, alpha, footprint)
-    powers = []
-    for k in range(3):
-        r, contrast = naive_scale_ratio(u[k], v[k], z[k], footprint)
-        total += contrast
-        powers.append(math.exp(-r / TEMPERATURE))
-    for k in range(3):
-        t = powers[k] / sum(powers)
-        total += t * math.log(t / alpha[k])
-    return total
+def naive_margin(u, v, z, alpha, footprint):
+    contrast = sum(naive_contrast(u[k], v[k], z[k], footprint) for k in range(3))
+    return naive_rd(u, v, z, alpha, footprint) + contrast
 
 
 NAIVE = {
@@ -132,7 +122,8 @@ NAIVE = {
     "paper": naive_paper,
     "algorithm2": naive_algorithm2,
     "released": naive_released,
-    "scrd": naive_scrd,
+    "margin": naive_margin,
+    "scrd": naive_rd,
 }
 
 
@@ -155,15 +146,18 @@ def test_equals_plain_loops(name):
 # --------------------------------------------------------------------- what all of them share
 
 
-def test_the_six_names():
+def test_the_names():
     assert set(OBJECTIVES) == set(NAIVE)
     assert [name for name, o in OBJECTIVES.items() if o.contrastive] == CONTRASTIVE
+    for kind in ("standardised", "weighed"):
+        assert [name for name, o in OBJECTIVES.items() if getattr(o, kind)] == ["margin", "scrd"]
 
 
-def test_rd_does_without_the_noisy_path():
+@pytest.mark.parametrize("name", sorted(set(NAIVE) - set(CONTRASTIVE)))
+def test_what_is_not_contrastive_does_without_the_noisy_path(name):
     step = make_step()
     alone = replace(step, noisy=(), footprint=None)
-    assert torch.equal(value("rd", alone), value("rd", step))
+    assert torch.equal(value(name, alone), value(name, step))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -225,7 +219,7 @@ def another_alpha(step):
     return replace(step, scale_weights=step.scale_weights.roll(1, dims=1))
 
 
-@pytest.mark.parametrize("name", ["rd", "ratio", "released"])
+@pytest.mark.parametrize("name", ["rd", "ratio", "released", "margin", "scrd"])
 def test_alpha_has_no_effect(name):
     step = make_step()
     torch.testing.assert_close(value(name, step), value(name, another_alpha(step)))
@@ -290,70 +284,22 @@ def test_alpha_as_printed_collapses_to_the_scale_with_the_smallest_ratio(name):
     assert alpha.max(dim=1).values.min() > 0.99
 
 
-def test_alpha_of_scrd_goes_to_the_softmax_and_no_further():
-    step = make_step()
-    scales = list(zip(step.clean, step.student, step.noisy, strict=True))
-    r = torch.tensor(
-        [
-            [naive_scale_ratio(u[b], v[b], z[b], step.footprint[b])[0] for u, v, z in scales]
-            for b in range(3)
-        ],
-        dtype=torch.float64,
-    )
-    assert (r.amax(dim=1) - r.amin(dim=1)).min() > 0.03
-    alpha = best_alpha("scrd", step)
-    torch.testing.assert_close(alpha, (-r / TEMPERATURE).softmax(dim=1), atol=1e-3, rtol=0)
+# ---------------------------------------------------------------------- what `margin` promises
 
 
-def test_alpha_of_scrd_is_bounded_even_where_one_scale_is_perfect():
-    step = make_step()
-    # scale 1: the student equals the clean features; scales 2 and 3: it equals the noisy ones
-    extreme = replace(step, student=[step.clean[0], step.noisy[1], step.noisy[2]])
-    alpha = best_alpha("scrd", extreme)
-    assert alpha.argmax(dim=1).tolist() == [0, 0, 0]
-    assert alpha.min() > math.exp(-1 / TEMPERATURE) / 3
-
-
-def test_alpha_of_scrd_comes_back_from_one_hot():
-    step = make_step()
-    torch.testing.assert_close(
-        best_alpha("scrd", step, start=(-15.0, 0.0, -15.0)),
-        best_alpha("scrd", step),
-        atol=1e-3,
-        rtol=0,
-    )
-
-
-# ------------------------------------------------------------------------ what `scrd` promises
-
-
-def uniform(step):
-    return replace(step, scale_weights=torch.full_like(step.scale_weights, 1 / 3))
-
-
-def test_scrd_is_zero_with_zero_gradient_where_the_student_is_right():
-    step = uniform(replace(make_step(), student=make_step().clean))
-    torch.testing.assert_close(value("scrd", step), torch.zeros(3).double())
-    for gradient in student_gradient("scrd", step):
+def test_margin_is_zero_with_zero_gradient_where_the_student_is_right():
+    step = replace(make_step(), student=make_step().clean)
+    torch.testing.assert_close(value("margin", step), torch.zeros(3).double())
+    for gradient in student_gradient("margin", step):
         torch.testing.assert_close(gradient, torch.zeros_like(gradient))
-
-
-def test_no_choice_of_alpha_spares_the_student_work():
-    step = make_step()
-    without_scale_term = replace(step, scale_weights=torch.zeros_like(step.scale_weights))
-    expected = student_gradient("scrd", without_scale_term)
-    for alpha in (step.scale_weights, torch.eye(3).double()):
-        actual = student_gradient("scrd", replace(step, scale_weights=alpha))
-        for a, b in zip(actual, expected, strict=True):
-            assert torch.equal(a, b)
 
 
 def test_contrast_acts_under_the_patch_only():
     step = make_step()
     noisy = [z.clone().requires_grad_() for z in step.noisy]
     student = [v.clone().requires_grad_() for v in step.student]
-    tracked = uniform(replace(step, noisy=noisy, student=student))
-    contrast = value("scrd", tracked) - value("rd", tracked)
+    tracked = replace(step, noisy=noisy, student=student)
+    contrast = value("margin", tracked) - value("rd", tracked)
     gradients = torch.autograd.grad(contrast.sum(), [*noisy, *student])
     for gradient in gradients:
         height, width = gradient.shape[2:]
@@ -369,16 +315,16 @@ def test_contrast_acts_under_the_patch_only():
 
 def test_contrast_stops_once_the_margin_is_kept():
     step = make_step()
-    near = uniform(
-        replace(step, student=[u + 0.01 * z for u, z in zip(step.clean, step.noisy, strict=True)])
+    near = replace(
+        step, student=[u + 0.01 * z for u, z in zip(step.clean, step.noisy, strict=True)]
     )
-    for a, b in zip(student_gradient("scrd", near), student_gradient("rd", near), strict=True):
+    for a, b in zip(student_gradient("margin", near), student_gradient("rd", near), strict=True):
         torch.testing.assert_close(a, b)
-    far = uniform(replace(step, student=step.noisy))
-    for a, b in zip(student_gradient("scrd", far), student_gradient("rd", far), strict=True):
+    far = replace(step, student=step.noisy)
+    for a, b in zip(student_gradient("margin", far), student_gradient("rd", far), strict=True):
         assert (a - b).abs().max() > 1e-3
 
 
-def test_scrd_without_any_perturbed_pixel_is_rd():
-    step = uniform(replace(make_step(), footprint=torch.zeros(3, 1, *IMAGE, dtype=torch.bool)))
-    torch.testing.assert_close(value("scrd", step), value("rd", step))
+def test_margin_without_any_perturbed_pixel_is_rd():
+    step = replace(make_step(), footprint=torch.zeros(3, 1, *IMAGE, dtype=torch.bool))
+    torch.testing.assert_close(value("margin", step), value("rd", step))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from scipy.stats import kurtosis
 
 from scrd.synthesis.probes import PROBES
 
@@ -44,7 +45,7 @@ def test_replays_from_its_seed_keeps_the_input_and_stays_in_range(name):
     assert clamped.min() >= 0 and clamped.max() <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in PROBES if name != "blur"])
+@pytest.mark.parametrize("name", [name for name in PROBES if name not in ("blur", "sharpen")])
 def test_each_image_and_each_draw_gets_its_own_change(name):
     x = colour_images(1).expand(8, -1, -1, -1).contiguous()
     first, second = PROBES[name](x, seeded(0)), PROBES[name](x, seeded(1))
@@ -52,19 +53,24 @@ def test_each_image_and_each_draw_gets_its_own_change(name):
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_extent_is_as_stated(name):
+def test_lesions_are_small_and_harmless_changes_are_everywhere(name):
     x = colour_images()
     difference = (PROBES[name](x, seeded()) - x).abs().amax(1)
-    visible = (difference > 1e-3).float().mean((1, 2))
-    if PROBES[name].extent == "focal":
+    visible = (difference > 1e-4).float().mean((1, 2))
+    if PROBES[name].kind == "lesion":
         assert visible.max() < 0.5
     else:
         assert visible.min() > 0.5
 
 
-def test_both_extents_have_three_probes():
-    extents = [probe.extent for probe in PROBES.values()]
-    assert sorted(extents) == ["diffuse"] * 3 + ["focal"] * 3
+def test_the_kinds():
+    kinds = {name: probe.kind for name, probe in PROBES.items()}
+    assert {name for name, kind in kinds.items() if kind == "lesion"} == {
+        *("simplex_patch", "blob", "cut_paste")
+    }
+    assert {name for name, kind in kinds.items() if kind == "harmless"} == {
+        *("blur", "sharpen", "noise", "tone")
+    }
 
 
 @pytest.mark.parametrize("name", ["simplex_patch", "cut_paste"])
@@ -121,13 +127,16 @@ def test_blob_shows_on_black_and_on_white(level, sign):
     assert change.flatten(1).amax(1).min() > 0.2
 
 
-def test_texture_has_its_strength_everywhere():
+def test_noise_is_white_gaussian_and_grey():
     x = torch.full((100, 3, SIDE, SIDE), 0.5)
-    change = PROBES["texture"](x, seeded()) - x
-    # six octaves of simplex noise over a field this large have a standard deviation near 0.4
-    assert change.std() == pytest.approx(0.06 * 0.4, rel=0.05)
-    quarters = change.unfold(2, SIDE // 2, SIDE // 2).unfold(3, SIDE // 2, SIDE // 2)
-    assert quarters.std((0, 1, 4, 5)).min() > 0.06 * 0.35
+    change = PROBES["noise"](x, seeded()) - x
+    assert torch.equal(change[:, 0], change[:, 1]) and torch.equal(change[:, 0], change[:, 2])
+    grain = change[:, 0].double().numpy()
+    assert grain.mean() == pytest.approx(0, abs=3 * 0.03 / np.sqrt(grain.size))
+    assert grain.std() == pytest.approx(0.03, rel=0.01)
+    assert kurtosis(grain, axis=None) == pytest.approx(0, abs=0.03)
+    for neighbour in (grain[:, 1:] * grain[:, :-1], grain[:, :, 1:] * grain[:, :, :-1]):
+        assert abs(neighbour.mean()) < 0.01 * 0.03**2  # not correlated
 
 
 def test_blur_is_scipys_gaussian_filter():
@@ -137,6 +146,23 @@ def test_blur_is_scipys_gaussian_filter():
         x.numpy(), sigma, mode="mirror", axes=(2, 3), radius=int(np.ceil(4 * sigma))
     )
     np.testing.assert_allclose(PROBES["blur"](x, seeded()).numpy(), expected, atol=1e-6)
+
+
+def test_sharpen_adds_what_blur_takes_away():
+    x = colour_images().double()
+    blurred, sharp = (PROBES[name](x, seeded()).numpy() for name in ("blur", "sharpen"))
+    np.testing.assert_allclose(sharp - x.numpy(), x.numpy() - blurred, atol=1e-12)
+
+    def steepness(image):
+        return np.abs(np.diff(image, axis=3)).mean(axis=(1, 2, 3))
+
+    assert (steepness(sharp) > steepness(x.numpy())).all()
+    assert (steepness(x.numpy()) > steepness(blurred)).all()
+    # where that leaves [0, 1], it is clamped
+    edges = (x > 0.5).double()
+    unclamped = 2 * edges - PROBES["blur"](edges, seeded())
+    assert unclamped.min() < -0.1 and unclamped.max() > 1.1
+    torch.testing.assert_close(PROBES["sharpen"](edges, seeded()), unclamped.clamp(0, 1))
 
 
 def test_tone_is_a_power_law_and_keeps_grey_grey():
