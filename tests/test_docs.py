@@ -247,9 +247,9 @@ def test_every_objective_pooling_and_probe_is_described():
     found = tables(METHOD)
     assert names([row[:1] for row in found["name"]]) == list(OBJECTIVES)
     assert names([row[:1] for row in found["pooling"]]) == list(POOLINGS)
-    described = {extent: names([[probes]]) for extent, probes in found["extent"]}
-    for extent in ("focal", "diffuse"):
-        assert described[extent] == [n for n, p in PROBES.items() if p.extent == extent]
+    described = {kind: names([[probes]]) for kind, probes in found["kind"]}
+    for kind in ("lesion", "harmless"):
+        assert described[kind] == [n for n, p in PROBES.items() if p.kind == kind]
 
 
 def test_intervals_of_the_false_alarm_rate():

@@ -137,7 +137,11 @@ def images(count=20, seed=0):
     return torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
 
 
-def excess(x):
+def whole(x):
+    return torch.ones(len(x), *x.shape[2:], dtype=torch.bool)
+
+
+def excess(x, content=None):
     """Three scales: local contrast, fine grain, and mean brightness."""
     grey = x.mean(dim=1)
     smooth = torch.nn.functional.avg_pool2d(grey[:, None], 5, 1, 2)[:, 0]
@@ -160,7 +164,7 @@ def test_the_probes_reach_the_discriminant_by_kind():
         changed = probe(x.expand(-1, 3, -1, -1), torch.Generator().manual_seed(7))
         parts[probe.kind].append((excess(changed) - excess(x)).double().numpy())
     expected = discriminant(normals.double().numpy(), parts["lesion"], parts["harmless"])
-    found = scale_weights(excess, x, normals, seed=7)
+    found = scale_weights(excess, x, whole(x), normals, seed=7)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
     assert (found - 1 / 3).abs().max() > 0.1
     assert found.sum() == pytest.approx(1)
@@ -168,12 +172,12 @@ def test_the_probes_reach_the_discriminant_by_kind():
 
 def test_weights_hang_on_the_seed_alone():
     x, normals = images(), excess(images(30, seed=1))
-    found = scale_weights(excess, x, normals, seed=7)
+    found = scale_weights(excess, x, whole(x), normals, seed=7)
     torch.manual_seed(99)
     before = torch.random.get_rng_state()
-    assert torch.equal(scale_weights(excess, x, normals, seed=7), found)
+    assert torch.equal(scale_weights(excess, x, whole(x), normals, seed=7), found)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert not torch.equal(scale_weights(excess, x, normals, seed=8), found)
+    assert not torch.equal(scale_weights(excess, x, whole(x), normals, seed=8), found)
 
 
 def test_values_beyond_0_to_1_are_clamped_before_they_are_compared():
@@ -181,24 +185,29 @@ def test_values_beyond_0_to_1_are_clamped_before_they_are_compared():
     normals = excess(images(30, seed=1))
     seen = []
 
-    def watching(x):
+    def watching(x, content):
         seen.append((x.min().item(), x.max().item()))
         return excess(x)
 
-    found = scale_weights(watching, beyond, normals, seed=0)
+    found = scale_weights(watching, beyond, whole(beyond), normals, seed=0)
     assert all(0 <= low < high <= 1 for low, high in seen)
-    assert torch.equal(found, scale_weights(excess, beyond.clamp(0, 1), normals, seed=0))
+    inside = beyond.clamp(0, 1)
+    assert torch.equal(found, scale_weights(excess, inside, whole(inside), normals, seed=0))
 
 
 @pytest.mark.parametrize("count", [1, PROBED, PROBED + 1, 3 * PROBED])
 def test_a_bounded_number_of_images_is_probed(count):
     seen = []
 
-    def counting(x):
+    def counting(x, content):
+        # an image keeps its own content
+        assert torch.equal(content[:, 0, 0], kept[:: -(-count // PROBED)])
         seen.append(len(x))
         return excess(x)
 
-    scale_weights(counting, images(count), excess(images(9, seed=1)), seed=0)
+    x, kept = images(count), torch.arange(count) % 3 == 0
+    content = kept[:, None, None].expand(-1, 64, 64)
+    scale_weights(counting, x, content, excess(images(9, seed=1)), seed=0)
     assert len(seen) == 1 + len(PROBES)
     assert set(seen) == {-(-count // -(-count // PROBED))}
     assert PROBED / 2 <= max(seen) <= PROBED or max(seen) == count

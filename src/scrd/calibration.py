@@ -141,13 +141,12 @@ def learn_normals(model: SCRD, images: Tensor, content: Tensor, config: Config) 
     if not OBJECTIVES[config.objective].weighed:
         return
 
-    def excess(probed: Tensor) -> Tensor:
-        everywhere = torch.ones(len(probed), *probed.shape[2:], dtype=torch.bool)
-        batches = zip(torch.split(probed, _BATCH), torch.split(everywhere, _BATCH), strict=True)
+    def excess(probed: Tensor, area: Tensor) -> Tensor:
+        batches = zip(torch.split(probed, _BATCH), torch.split(area, _BATCH), strict=True)
         return torch.cat([infer(model, *batch).excess for batch in batches])
 
-    untouched = model.expected(torch.cat(plain).to(device), covariates.to(device)).cpu()
-    alpha = scale_weights(excess, some, untouched, config.seed)
+    untouched = model.expected(torch.cat(plain), covariates)
+    alpha = scale_weights(excess, some, inside, untouched, config.seed)
     model.scale_head.fix(alpha.to(device))
 
 

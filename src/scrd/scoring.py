@@ -124,8 +124,8 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
     found, scale_weights = distances(model, images)
     maps = anomaly_map(found, scale_weights, images.shape[-1])
     plain = scale_excess(model, found, content.to(maps.device))
-    excess = model.expected(plain, acquisition(images, content).to(plain.device))
-    return Inference(maps.cpu(), plain.cpu(), excess.cpu(), scale_weights.cpu())
+    excess = model.expected(plain.cpu(), acquisition(images, content))
+    return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu())
 
 
 def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:

@@ -23,7 +23,11 @@ HARM = 2.0
 
 
 def scale_weights(
-    excess: Callable[[Tensor], Tensor], images: Tensor, normals: Tensor, seed: int
+    excess: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    content: Tensor,
+    normals: Tensor,
+    seed: int,
 ) -> Tensor:
     r"""Weigh the scales by how well they tell lesions from normals and from harmless changes.
 
@@ -37,8 +41,9 @@ def scale_weights(
     normals' standard deviations. No label and no test image is involved.
 
     Args:
-        excess: from images (B, C, S, S) to (B, K), the mean excess of each scale.
+        excess: from images (B, C, S, S) and content (B, S, S) to (B, K), the excess of each scale.
         images: (N, C, S, S), float32, in [0, 1]: normals, of which at most ``PROBED`` are used.
+        content: (N, S, S), bool; False on letterbox padding.
         normals: (M, K), float: excess of normals.
         seed: of the probes.
 
@@ -46,13 +51,14 @@ def scale_weights(
         α, (K,), float32, sum 1, none negative; uniform where no lesion shows on any scale.
     """
     step = -(-len(images) // PROBED)
-    some = images[::step].clamp(0, 1)  # as probes do, which must not be told by the clamping alone
-    untouched = excess(some).double().numpy()
+    # clamped as probes do, which must not be told by the clamping alone
+    some, inside = images[::step].clamp(0, 1), content[::step]
+    untouched = excess(some, inside).double().numpy()
     changes: dict[str, list[Floats]] = {"lesion": [], "harmless": []}
     for probe in PROBES.values():
         generator = torch.Generator().manual_seed(seed)
         changed = probe(some.expand(-1, 3, -1, -1), generator)
-        changes[probe.kind].append(excess(changed).double().numpy() - untouched)
+        changes[probe.kind].append(excess(changed, inside).double().numpy() - untouched)
     return discriminant(normals.double().numpy(), changes["lesion"], changes["harmless"])
 
 

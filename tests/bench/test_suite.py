@@ -172,4 +172,5 @@ def test_figure3_varies_lambda(real_methods):
 def test_ten_times_the_iterations(real_methods):
     iterations = [r.config.iterations for r in read_suite("objectives").runs("small")]
     assert sorted(set(iterations)) == [300, 3000]
-    assert iterations.count(3000) == iterations.count(300) == 3 * 3 * 6
+    assert iterations.count(3000) == 3 * 3 * 6
+    assert iterations.count(300) == 3 * 3 * 7  # `margin` at the budget alone

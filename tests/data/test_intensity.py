@@ -195,3 +195,13 @@ def test_colour_models_repeat_grey_images_and_put_channels_first() -> None:
     repeated = apply_intensity(rgb[..., 0], rule)
     assert (repeated.shape, repeated.dtype) == ((3, 4, 6), np.float32)
     np.testing.assert_array_equal(repeated[0], repeated[2])
+
+
+def test_a_window_per_image_undoes_any_gain_also_of_deep_images() -> None:
+    normals = [RNG.normal(500, 100, (40, 50)).clip(0).astype(np.uint16) for _ in range(4)]
+    rule = fit_intensity(normals, window="image")
+    plain = apply_intensity(normals[0], rule)
+    for gain in (3, 10):
+        brighter = apply_intensity(normals[0] * np.uint16(gain), rule)
+        np.testing.assert_allclose(brighter, plain, atol=1e-4)
+        assert len(np.unique(brighter)) == len(np.unique(plain))

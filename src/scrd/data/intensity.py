@@ -32,9 +32,9 @@ class Intensity:
         headroom: How far beyond 0 and 1 values are kept, in widths of the window.
         channels: "grey" (RGB images become their ITU-R BT.601 luma, in floating point) or "rgb"
             (grey images are repeated three times).
-        per_image: After that, the image's own 1st and 99th percentile, over all pixels and
-            channels, become 0 and 1, and a quarter of that width is kept on either side.
-            Intensities of MR have no common unit, and those of pictures hang on exposure.
+        per_image: Instead of clipping there, the image's own 1st and 99th percentile, over all
+            pixels and channels, become 0 and 1, and a quarter of that width is kept on either
+            side. Intensities of MR have no common unit, and those of pictures hang on exposure.
     """
 
     low: float
@@ -136,8 +136,9 @@ def apply_intensity(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.fl
     values = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
     values = _with_channels(values.astype(np.float32), intensity.channels)
     scaled = (values - np.float32(intensity.low)) / np.float32(intensity.high - intensity.low)
-    np.clip(scaled, -intensity.headroom, 1 + intensity.headroom, out=scaled)
-    if intensity.per_image:
+    if not intensity.per_image:
+        np.clip(scaled, -intensity.headroom, 1 + intensity.headroom, out=scaled)
+    else:
         dark, bright = np.percentile(scaled, _IMAGE_PERCENTILES)
         width = max(float(bright - dark), _LEAST_WIDTH)
         scaled = (scaled - np.float32(dark)) / np.float32(width)

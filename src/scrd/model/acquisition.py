@@ -42,7 +42,8 @@ class ExpectedExcess(nn.Module):
     """Reads the excess of each scale against what is expected of a normal image.
 
     A linear regression of the log excess on the covariates over normals; without covariates, its
-    mean. What is left is divided by its standard deviation over normals.
+    mean. What is left is divided by its standard deviation over normals. It is a handful of
+    numbers an image: the arithmetic is on the CPU, in double precision, wherever the model is.
 
     Args:
         scales: K.
@@ -63,7 +64,8 @@ class ExpectedExcess(nn.Module):
 
     def _design(self, covariates: Tensor) -> Tensor:
         """(B, 4), float64: one, and the covariates in units of their spread, bounded."""
-        units = ((covariates - self.center) / self.spread).clamp(-FARTHEST, FARTHEST).double()
+        units = (covariates - self.center.cpu()) / self.spread.cpu()
+        units = units.clamp(-FARTHEST, FARTHEST).double()
         return torch.cat([torch.ones_like(units[:, :1]), units], dim=1)
 
     @torch.no_grad()
@@ -71,14 +73,14 @@ class ExpectedExcess(nn.Module):
         """Learn from normals.
 
         Args:
-            excess: (N, K), float, not negative, in standard deviations of normals.
+            excess: (N, K), float, on the CPU, not negative, in standard deviations of normals.
             covariates: (N, 3), float, from :func:`acquisition`.
             adjust: whether the covariates count.
         """
         self.center.copy_(covariates.mean(dim=0))
         self.spread.copy_(covariates.std(dim=0, correction=0).clamp_min(1e-6))
         logs = (excess + OFFSET).double().log()
-        design = self._design(covariates.to(self.center.device)).to(logs.device)
+        design = self._design(covariates)
         if not adjust:
             design[:, 1:] = 0
         # the small ridge bears with covariates that never vary
@@ -91,6 +93,6 @@ class ExpectedExcess(nn.Module):
 
     def forward(self, excess: Tensor, covariates: Tensor) -> Tensor:
         """Standardise (B, K) excess, given (B, 3) covariates; in standard deviations of normals."""
-        expected = self._design(covariates) @ self.coefficients.double()
+        expected = self._design(covariates) @ self.coefficients.cpu().double()
         logs = (excess + OFFSET).double().log()
-        return ((logs - expected) / self.residual).float()
+        return ((logs - expected) / self.residual.cpu()).float()

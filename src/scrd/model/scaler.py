@@ -38,7 +38,7 @@ class FeatureScaler(nn.Module):
         sums: dict[int, tuple[Tensor, Tensor]] = {}
         for features in batches:
             for k, u in enumerate(features):
-                wide = u.double()
+                wide = u.cpu().double()  # not every device has it
                 found = wide.mean(dim=(2, 3)).sum(0), wide.square().mean(dim=(2, 3)).sum(0)
                 before = sums.get(k, (torch.zeros_like(found[0]), torch.zeros_like(found[1])))
                 sums[k] = (before[0] + found[0], before[1] + found[1])
