@@ -184,10 +184,10 @@ def test_what_is_learnt_of_normals(untaught, model):
         found.excess.std(dim=0, correction=0), torch.ones(3), atol=1e-3, rtol=0
     )
 
-    def excess(x):
-        return infer(model, x, torch.ones(len(x), SIZE, SIZE, dtype=torch.bool)).excess
+    def excess(x, inside):
+        return infer(model, x, inside).excess
 
-    expected = scale_weights(excess, images, found.excess, CONFIG.seed)
+    expected = scale_weights(excess, images, content, found.excess, CONFIG.seed)
     torch.testing.assert_close(found.scale_weights, expected.expand(20, 3), atol=1e-4, rtol=0)
     assert (expected - 1 / 3).abs().max() > 0.05
 
