@@ -29,7 +29,8 @@ class Inference(NamedTuple):
     """What the network says about a batch, on the CPU.
 
     Attributes:
-        maps: anomaly maps, (B, S, S), float32, in [0, 2].
+        maps: anomaly maps, (B, S, S), float32, in [0, 2]; all scales count alike unless the
+            network weighs them image by image.
         plain_excess: mean excess of each scale, (B, K), float32, not negative, in standard
             deviations of the distances of normals.
         excess: the same against what is expected of a normal image like it, (B, K), float32, in
@@ -122,7 +123,10 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
         content: (B, S, S), bool, on the CPU; False on letterbox padding.
     """
     found, scale_weights = distances(model, images)
-    maps = anomaly_map(found, scale_weights, images.shape[-1])
+    # constant weights say which scales to trust for a score, not where to look
+    alike = torch.full_like(scale_weights, 1 / scale_weights.shape[1])
+    shown = alike if model.scale_head.constant else scale_weights
+    maps = anomaly_map(found, shown, images.shape[-1])
     plain = scale_excess(model, found, content.to(maps.device))
     excess = model.expected(plain.cpu(), acquisition(images, content))
     return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu())

@@ -25,6 +25,11 @@ class ScaleHead(nn.Module):
         self.linear.weight.zero_()
         self.linear.bias.copy_(scale_weights.clamp_min(1e-6).log())
 
+    @property
+    def constant(self) -> bool:
+        """Whether every image gets the same weights, fixed or never trained."""
+        return not bool(self.linear.weight.any())
+
     def forward(self, embedding: Tensor) -> Tensor:
         """Weigh the scales.
 
