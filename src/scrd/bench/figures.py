@@ -104,9 +104,11 @@ def _setting(line: Line, path: list[str]) -> float:
 def _cost(found: Found) -> Iterator[Figure]:
     """AUROC against time, the area of a point by what is learnt or remembered."""
     points = []
+    seen = set()
     for row in found.suite.rows_of(found.budget):
         overall = overall_auroc(found, row)
-        if overall is not None:
+        if overall is not None and row.method not in seen:  # another pooling costs the same
+            seen.add(row.method)
             points.append((row.label, overall.mean, costs(found, row)))
     if not points:
         return
@@ -118,14 +120,17 @@ def _cost(found: Found) -> Iterator[Figure]:
             area = 20 + 600 * cost["bytes"] / max(largest, 1)
             colour = _LINES[i % len(_LINES)]
             axes.scatter(*at, s=area, color=colour, alpha=0.5, linewidths=0)
-            axes.annotate(label, at, ha="center", va="center", fontsize=9)
+            axes.annotate(str(i + 1), at, ha="center", va="center", fontsize=9)
+            axes.plot([], [], " ", label=f"{i + 1}  {label}")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=0)
         axes.set_xscale("log")
         axes.margins(0.2)
         axes.set_xlabel("Scoring one image (ms)")
         axes.set_ylabel("AUROC (%)")
 
     caption = (
-        "AUROC against the time to score one image in batches of 16; the area of a point grows "
+        "AUROC against the time to score one image in batches of 16, each method by its first row "
+        "of the table; the area of a point grows "
         f"with all that the method learnt or remembers, the largest {largest / 1e6:.0f} MB. Upper "
         "left and small is best."
     )
