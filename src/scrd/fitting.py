@@ -72,12 +72,16 @@ class Prepared:
 
 
 def prepare(
-    data: str | Path, config: Config, *, folder: Path | None = None, progress: bool = False
+    data: str | Path | Manifest,
+    config: Config,
+    *,
+    folder: Path | None = None,
+    progress: bool = False,
 ) -> Prepared:
     """Read and divide the train normals of a data set.
 
     Args:
-        data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`.
+        data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`, or what that gave.
         config: settings; those that act here are ``seed``, ``held_out``, ``image_size``,
             ``resize``, ``channels``, ``window`` and ``image_cache_gib``.
         folder: for images that exceed the memory limit.
@@ -87,7 +91,7 @@ def prepare(
         ManifestError: the data set is not described well.
         TrainingError: too few images or groups.
     """
-    manifest = read_manifest(data, for_training=True)
+    manifest = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     fitting, calibrating = hold_out(manifest.train_normals, config)
     preprocessing = _fix_preprocessing(fitting, config)
     stacks = []
@@ -130,7 +134,8 @@ def fit(
     resolve_device(device)
     fabric = make_fabric(config.precision, device)
     if not isinstance(data, Prepared):
-        read_manifest(data, for_training=True)  # says what is wrong before a teacher is loaded
+        # says what is wrong before a teacher is loaded
+        source = read_manifest(data, for_training=True)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         # a student that ends in ReLUs cannot reach features of both signs
@@ -144,7 +149,7 @@ def fit(
         if not resume:
             checkpoint.unlink(missing_ok=True)
     if not isinstance(data, Prepared):
-        data = prepare(data, config, folder=folder, progress=progress)
+        data = prepare(source, config, folder=folder, progress=progress)
     manifest, preprocessing = data.manifest, data.preprocessing
     with training_bar(config.iterations, progress) as on_log:
         log = train(

@@ -12,8 +12,8 @@ from scrd.baselines.cutpaste import (  # noqa: E402
     cut_paste,
     cut_paste_scar,
     proxy_batch,
-    shrunk_covariance,
 )
+from scrd.baselines.mahalanobis import ledoit_wolf
 from scrd.baselines.method import Budget  # noqa: E402
 from scrd.model.teacher import build_teacher  # noqa: E402
 
@@ -125,14 +125,14 @@ def test_the_covariance_is_ledoit_and_wolfs():
         x = torch.randn(count, 12, generator=generator(3), dtype=torch.float64)
         x = x * torch.arange(1, 13) + 5
         expected = oracle(x.numpy())[0]
-        assert np.allclose(shrunk_covariance(x).numpy(), expected)
+        assert np.allclose(ledoit_wolf(x)[0].numpy(), expected)
 
 
 def test_the_score_is_the_mahalanobis_distance(fitted):
     train, test = rings(150, seed=0), rings(6, seed=4)
     with torch.no_grad():
         features = torch.cat([fitted.represent(x) for x in (train, test)]).double()
-    mean, covariance = features[:150].mean(dim=0), shrunk_covariance(features[:150])
+    mean, covariance = features[:150].mean(dim=0), ledoit_wolf(features[:150])[0]
     offset = (features[150:] - mean).numpy()
     expected = np.sqrt(np.einsum("nc,cd,nd->n", offset, np.linalg.inv(covariance), offset))
     assert np.allclose(fitted.score(test).scores.numpy(), expected, rtol=1e-2)

@@ -10,6 +10,7 @@ import torchvision.transforms.functional as TF
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 
+from scrd.baselines.mahalanobis import ledoit_wolf
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.teacher import build_teacher
 from scrd.training import TrainingError, batch_indices
@@ -157,30 +158,6 @@ def proxy_batch(images: Tensor, step: int, generator: torch.Generator) -> tuple[
     return torch.stack(made), kinds
 
 
-def shrunk_covariance(features: Tensor) -> Tensor:
-    """Ledoit-Wolf estimate: invertible even with fewer images than channels.
-
-    Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
-    Journal of Multivariate Analysis 2004.
-
-    Args:
-        features: (N, C), float64.
-
-    Returns:
-        (C, C), float64.
-    """
-    count, channels = features.shape
-    centred = features - features.mean(dim=0)
-    sample = centred.T @ centred / count
-    scale = sample.trace() / channels
-    target = scale * torch.eye(channels, dtype=sample.dtype)
-    to_target = (sample - target).square().sum()
-    fourth = centred.square().sum(dim=1).square().mean()
-    error = (fourth - sample.square().sum()) / count
-    shrinkage = (error / to_target).clamp(0, 1) if to_target > 0 else torch.ones(())
-    return (1 - shrinkage) * sample + shrinkage * target
-
-
 class CutPaste(Baseline):
     """CutPaste (3-way): a self-supervised representation with a Gaussian on top.
 
@@ -296,7 +273,8 @@ class CutPaste(Baseline):
         if not features.isfinite().all():
             raise TrainingError("CutPaste diverged: its features are not finite")
         self.mean.copy_(features.mean(dim=0))
-        self.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(shrunk_covariance(features))).T)
+        covariance, _ = ledoit_wolf(features)
+        self.whitening.copy_(torch.linalg.inv(torch.linalg.cholesky(covariance)).T)
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Answer:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-STRIDES = (4, 8, 16)
+from scrd.model.teacher import STRIDES
+
 FLOOR = 0.3
 """Share of a scale's overall standard deviation that is added to each position's: where normals
 happen to agree, as in a corner that is always black, a trifle must not count without bound."""
