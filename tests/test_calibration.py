@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from scrd.calibration import Calibration, calibrate, learn_normals, p_values, threshold_at
+from scrd.calibration import (
+    Calibration,
+    Level,
+    calibrate,
+    learn_normals,
+    p_values,
+    pool,
+    threshold_at,
+)
 from scrd.config import Config, from_dict
 from scrd.model import build_model
 from scrd.scoring import POOLINGS, distances, infer
@@ -217,10 +225,19 @@ def same(tensor, model, name):
     return torch.equal(tensor, model.state_dict()[name])
 
 
+def calibrated_with(model, images, content, groups, config=CONFIG):
+    """Two images a series, four a study."""
+    series = [f"series {i // 2}" for i in range(len(groups))]
+    studies = [f"study {i // 4}" for i in range(len(groups))]
+    return calibrate(
+        model, images, content, groups=groups, series=series, studies=studies, config=config
+    )
+
+
 @pytest.fixture(scope="module")
 def calibrated(model):
     groups = [f"patient {i // 2}" for i in range(24)]
-    return calibrate(model, *normals(24, 2), groups=groups, config=CONFIG)
+    return calibrated_with(model, *normals(24, 2), groups)
 
 
 def test_calibration_end_to_end(model, calibrated):
@@ -239,11 +256,34 @@ def test_calibration_end_to_end(model, calibrated):
     assert low < calibrated.map_threshold < high
 
 
+def test_series_and_studies_are_pooled_and_keep_their_groups(calibrated):
+    scores = np.array(calibrated.scores)
+    assert (calibrated.series.images, calibrated.study.images) == (2, 4)
+    np.testing.assert_array_equal(calibrated.series.scores, scores.reshape(-1, 2).max(axis=1))
+    assert calibrated.series.groups == tuple(range(12))
+    np.testing.assert_array_equal(calibrated.study.scores, scores.reshape(-1, 4).max(axis=1))
+    assert calibrated.study.groups == tuple(range(0, 12, 2))
+
+
+def test_the_pooled_score_is_the_mean_of_the_highest_tenth():
+    scores = np.random.default_rng(0).permutation(np.arange(45.0))
+    assert pool(scores) == np.mean([44, 43, 42, 41])
+    assert pool([3.0, 5.0, 4.0]) == 5.0
+    assert pool([-1.0]) == -1.0
+
+
+def test_a_level_speaks_for_pools_up_to_its_own_size_unless_that_is_large():
+    assert not Level().speaks_for(1)
+    few = Level((1.0,), (0,), images=3)
+    assert [few.speaks_for(n) for n in (1, 3, 4)] == [True, True, False]
+    assert Level((1.0,), (0,), images=20).speaks_for(300)
+
+
 def test_calibrating_repeats_exactly_and_leaves_the_network_alone(model, calibrated):
     before = copy.deepcopy(model.state_dict())
     groups = [f"patient {i // 2}" for i in range(24)]
-    assert calibrate(model, *normals(24, 2), groups=groups, config=CONFIG) == calibrated
-    other = calibrate(model, *normals(5, 9), groups=list("abcde"), config=CONFIG)
+    assert calibrated_with(model, *normals(24, 2), groups) == calibrated
+    other = calibrated_with(model, *normals(5, 9), list("abcde"))
     assert other.scores != calibrated.scores[:5]
     assert all(same(tensor, model, name) for name, tensor in before.items())
 
@@ -252,7 +292,7 @@ def test_calibrating_repeats_exactly_and_leaves_the_network_alone(model, calibra
 def test_the_pooling_that_is_asked_for_is_calibrated(model, pooling):
     config = dataclasses.replace(CONFIG, pooling=pooling)
     images, content = normals(6, 2)
-    found = calibrate(model, images, content, groups=list("abcdef"), config=config)
+    found = calibrated_with(model, images, content, list("abcdef"), config)
     assert found.pooling == pooling
     statistics = infer(model, images, content).statistics(content)
     np.testing.assert_allclose(found.scores, statistics[pooling], atol=1e-4)

@@ -176,7 +176,12 @@ def test_every_file_of_the_model_folder_is_strict_json_or_text(trained, tmp_path
     # with a rate that eight groups cannot hold the threshold is infinite, which JSON cannot say
     endless = dataclasses.replace(trained.calibration, threshold=float("inf"))
     detector = Detector(
-        trained.model, trained.config, trained.preprocessing, endless, trained.provenance
+        trained.model,
+        trained.config,
+        trained.preprocessing,
+        endless,
+        trained.provenance,
+        trained.contract,
     )
     detector.save(tmp_path / "model")
 

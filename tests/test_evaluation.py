@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from scrd.config import Config
 from scrd.data.manifest import ManifestError, Record
+from scrd.data.marks import mark
 from scrd.data.reading import ImageError
 from scrd.detector import Detector
-from scrd.evaluation import evaluate, evaluate_scores, mark
+from scrd.evaluation import evaluate, evaluate_scores
 
 
 def record(label, kind="normal", group=None, **attributes):

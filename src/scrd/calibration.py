@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,6 +23,46 @@ Floats = NDArray[np.float64]
 _BATCH = 16
 
 
+POOLED_SHARE = 0.1
+"""Share of the images of a series or study, the highest scores, whose mean is its score."""
+
+_MANY = 20  # images, from which on their number no longer moves the pooled score
+
+
+def pool(scores: ArrayLike) -> float:
+    """The score of a series or study: the mean of its highest tenth, at least one image.
+
+    Unlike a maximum it does not grow with the number of slices once there are many.
+
+    Args:
+        scores: (N,), float, of its images; N ≥ 1.
+    """
+    ranked = np.sort(np.asarray(scores, dtype=np.float64))
+    return float(ranked[-max(1, int(POOLED_SHARE * len(ranked))) :].mean())
+
+
+@dataclass(frozen=True)
+class Level:
+    """Normal series or studies, each pooled to one score.
+
+    Attributes:
+        scores: of the normal series or studies, see :func:`pool`.
+        groups: the group of each, as running numbers.
+        images: the largest number of images in one of them.
+    """
+
+    scores: tuple[float, ...] = ()
+    groups: tuple[int, ...] = ()
+    images: int = 0
+
+    def speaks_for(self, images: int) -> bool:
+        """Whether these normals can be compared with a pool of so many images.
+
+        A pool of few images grows with their number, so that it must not hold more than theirs.
+        """
+        return bool(self.scores) and (images <= self.images or self.images >= _MANY)
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What held-out normals say about a score.
@@ -37,6 +77,8 @@ class Calibration:
             maxima exceed it in ``false_alarm_rate`` of the images.
         map_scale: (low, high) of the common colour scale of heat maps.
         pooling: the pooling in use.
+        series: the calibration normals, pooled by series.
+        study: the same by study.
     """
 
     scores: tuple[float, ...]
@@ -46,6 +88,8 @@ class Calibration:
     map_threshold: float
     map_scale: tuple[float, float]
     pooling: str
+    series: Level = field(default_factory=Level)
+    study: Level = field(default_factory=Level)
 
     def p_values(self, scores: ArrayLike) -> Floats:
         """See :func:`p_values`."""
@@ -151,7 +195,14 @@ def learn_normals(model: SCRD, images: Tensor, content: Tensor, config: Config) 
 
 
 def calibrate(
-    model: SCRD, images: Tensor, content: Tensor, *, groups: Sequence[str], config: Config
+    model: SCRD,
+    images: Tensor,
+    content: Tensor,
+    *,
+    groups: Sequence[str],
+    series: Sequence[str],
+    studies: Sequence[str],
+    config: Config,
 ) -> Calibration:
     """Fix p-values and thresholds on held-out normals.
 
@@ -160,6 +211,8 @@ def calibrate(
         images: (M, C, S, S), float32: normals that had no part in the model.
         content: (M, S, S), bool; False on letterbox padding.
         groups: group of each.
+        series: series of each; an image alone is one by itself.
+        studies: study of each.
         config: ``pooling`` and ``false_alarm_rate`` are used.
     """
     parts = [
@@ -185,4 +238,18 @@ def calibrate(
         # the threshold lies at two thirds of the colour scale
         map_scale=(low, low + 1.5 * max(map_threshold - low, 0.01)),
         pooling=config.pooling,
+        series=_level(scores, ids, series),
+        study=_level(scores, ids, studies),
+    )
+
+
+def _level(scores: Floats, groups: Sequence[int], names: Sequence[str]) -> Level:
+    """Pool the scores of the images that share a name; the group is that of the first."""
+    members: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        members.setdefault(name, []).append(i)
+    return Level(
+        scores=tuple(pool(scores[found]) for found in members.values()),
+        groups=tuple(groups[found[0]] for found in members.values()),
+        images=max(len(found) for found in members.values()),
     )

@@ -13,7 +13,7 @@ from scrd.synthesis.perturbation import NoiseSettings
 T = TypeVar("T")
 
 Pooling = Literal["excess", "mean", "top", "max"]
-Window = tuple[float, float] | Literal["image", "data"]
+Window = tuple[float, float] | Literal["auto", "image", "series", "data"]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -33,9 +33,10 @@ class Config:
         resize: ``"stretch"`` to the square (the paper) or ``"letterbox"`` (keeps the aspect).
         channels: ``"grey"``, ``"rgb"`` or ``"auto"`` (what the training images are).
         window: what is mapped to [0, 1]: ``"image"``, each image's own 1st to 99th percentile;
-            ``"data"``, one window from the training images (0 to 255 for 8 bits, as the paper
-            has it); or (low, high) in source intensity units. See
-            :func:`scrd.data.intensity.fit_intensity`.
+            ``"series"``, those of its whole series; ``"data"``, one window from the training
+            images (0 to 255 for 8 bits, as the paper has it); (low, high) in source intensity
+            units; or ``"auto"``, what suits the kind of the training images, see
+            :func:`scrd.fitting.window_for` and :func:`scrd.data.intensity.fit_intensity`.
         noise: the perturbations of the noisy path.
         iterations: training steps (the paper: 4,000).
         batch_size: images a step.
@@ -62,7 +63,7 @@ class Config:
     image_size: int = 256
     resize: Literal["stretch", "letterbox"] = "stretch"
     channels: Literal["auto", "grey", "rgb"] = "auto"
-    window: Window = "image"
+    window: Window = "auto"
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     iterations: int = 4000
     batch_size: int = 16
@@ -111,10 +112,10 @@ class Config:
             f"schedule must be cosine or constant, not {self.schedule!r}",
         )
         _require(
-            self.window in ("image", "data")
+            self.window in ("auto", "image", "series", "data")
             if isinstance(self.window, str)
             else self.window[0] < self.window[1],
-            f"a window is image, data, or low < high, not {self.window}",
+            f"a window is auto, image, series, data, or low < high, not {self.window}",
         )
         for name in ("iterations", "batch_size", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")

@@ -21,9 +21,11 @@ from scrd import __version__
 from scrd.calibration import Calibration
 from scrd.config import Config, from_dict
 from scrd.data.cache import ImageStack, iter_batches
+from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.reading import ImageError
+from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ConfigError
 from scrd.fitting import Prepared, fit
 from scrd.model import SCRD, build_model
@@ -31,7 +33,13 @@ from scrd.model_card import model_card
 from scrd.progress import counting
 from scrd.runtime import resolve_device
 from scrd.scoring import infer
-from scrd.storage import Contents, ModelFolderError, read_model_folder, write_model_folder
+from scrd.storage import (
+    Contents,
+    ModelFolderError,
+    read_fingerprint,
+    read_model_folder,
+    write_model_folder,
+)
 from scrd.training import LogEntry
 
 if TYPE_CHECKING:
@@ -43,7 +51,7 @@ class Scored:
     """The answer for one image.
 
     Attributes:
-        path: the file.
+        source: the image.
         score: raw, larger is more anomalous; see :data:`scrd.scoring.POOLINGS`.
         p_value: conformal, in (0, 1]: a normal image has one this small or smaller with at most
             this probability.
@@ -55,9 +63,10 @@ class Scored:
         scale_weights: α, one a scale, sum 1.
         input_map: anomaly map at the model's resolution, (S, S), float32, in [0, 2].
         source_size: (height, width) of the source image in pixels.
+        doubts: what speaks against its being of the training images' kind.
     """
 
-    path: Path
+    source: Source
     score: float
     p_value: float
     flag: bool
@@ -65,6 +74,12 @@ class Scored:
     scale_weights: tuple[float, ...]
     input_map: NDArray[np.float32]
     source_size: tuple[int, int]
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.source.path
 
 
 class Detector:
@@ -77,6 +92,8 @@ class Detector:
         preprocessing: how a source image becomes model input.
         calibration: what held-out normals said.
         provenance: what it was trained on, with which versions; plain JSON types.
+        contract: which images it knows; others are refused or doubted.
+        fingerprint: SHA-256 of the saved model, in hexadecimal; None before it is saved.
         log: the training log.
         failures: training images that could not be read.
     """
@@ -88,9 +105,11 @@ class Detector:
         preprocessing: Preprocessing,
         calibration: Calibration,
         provenance: Mapping[str, Any],
+        contract: Contract,
         log: Sequence[LogEntry] = (),
         failures: Sequence[ImageError] = (),
         device: str = "auto",
+        fingerprint: str | None = None,
     ) -> None:
         self.device = resolve_device(device)
         # as in training: another memory format rounds otherwise, and scores would differ
@@ -99,6 +118,8 @@ class Detector:
         self.preprocessing = preprocessing
         self.calibration = calibration
         self.provenance = provenance
+        self.contract = contract
+        self.fingerprint = fingerprint
         self.log = tuple(log)
         self.failures = tuple(failures)
 
@@ -137,23 +158,37 @@ class Detector:
         return cls(**vars(fitted), device=resolve_device(device).type)
 
     def score(
-        self, paths: Sequence[str | Path], *, batch_size: int = 16, progress: bool = False
+        self,
+        images: Sequence[AnySource],
+        *,
+        batch_size: int = 16,
+        progress: bool = False,
+        any_kind: bool = False,
     ) -> Iterator[Scored | ImageError]:
-        """Score image files.
+        """Score images.
 
         Args:
-            paths: the files; read ahead in threads, never all at once.
+            images: paths of files that hold one image each, or what
+                :func:`scrd.data.series.list_sources` found; read ahead in threads, never all at
+                once.
             batch_size: images a batch.
             progress: show a progress bar on standard error.
+            any_kind: score also what ``contract`` refuses, with the reason among its doubts.
 
         Yields:
-            One result a path, in order: :class:`Scored`, or the :class:`ImageError` that says
-            why the file could not be read.
+            One result an image, in order: :class:`Scored`, or the :class:`ImageError` that says
+            why it could not be read, or is not what the model knows.
         """
-        files = [Path(p) for p in paths]
+        files = [as_source(image) for image in images]
         with counting("scoring", len(files), progress) as advance:
             done = 0
-            for batch in iter_batches(files, self.preprocessing, batch_size=batch_size):
+            for batch in iter_batches(
+                files,
+                self.preprocessing,
+                batch_size=batch_size,
+                contract=self.contract,
+                any_kind=any_kind,
+            ):
                 results: dict[int, Scored | ImageError] = dict(self.score_stack(files, batch))
                 count = len(batch.index) + len(batch.failures)
                 missing = [i for i in range(done, done + count) if i not in results]
@@ -163,15 +198,17 @@ class Detector:
                 done += count
                 advance(done)
 
-    def score_stack(self, files: Sequence[Path], batch: ImageStack) -> Iterator[tuple[int, Scored]]:
+    def score_stack(
+        self, sources: Sequence[AnySource], batch: ImageStack
+    ) -> Iterator[tuple[int, Scored]]:
         """Score images that are read already, all at once.
 
         Args:
-            files: what the stack's ``index`` points into.
+            sources: what the stack's ``index`` points into.
             batch: images of this detector's ``preprocessing``.
 
         Yields:
-            Position in ``files`` and result, for each image of the stack.
+            Position in ``sources`` and result, for each image of the stack.
         """
         if not batch.index:
             return
@@ -184,7 +221,7 @@ class Detector:
             yield (
                 i,
                 Scored(
-                    path=files[i],
+                    source=as_source(sources[i]),
                     score=float(scores[row]),
                     p_value=float(p_values[row]),
                     flag=bool(scores[row] >= self.calibration.threshold),
@@ -192,6 +229,7 @@ class Detector:
                     scale_weights=tuple(found.scale_weights[row].tolist()),
                     input_map=found.maps[row].numpy(),
                     source_size=batch.source_sizes[row],
+                    doubts=batch.doubts[row],
                 ),
             )
 
@@ -223,6 +261,7 @@ class Detector:
                 "config": self.config.to_dict(),
                 "preprocessing": dataclasses.asdict(self.preprocessing),
                 "student_rectified": self.model.student.rectified,
+                "contract": dataclasses.asdict(self.contract),
                 "provenance": self.provenance,
             },
             calibration={
@@ -233,8 +272,11 @@ class Detector:
             weights=self.model.state_dict(),
         )
         lines = "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in self.log)
-        card = model_card(self.config, self.preprocessing, self.calibration, self.provenance)
+        card = model_card(
+            self.config, self.preprocessing, self.calibration, self.provenance, self.contract
+        )
         write_model_folder(Path(folder), contents, log_lines=lines, card=card, replace=replace)
+        self.fingerprint = read_fingerprint(Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> Detector:
@@ -258,6 +300,7 @@ class Detector:
                 Calibration,
                 {**contents.calibration, "threshold": math.inf if threshold is None else threshold},
             )
+            contract = from_dict(Contract, raw["contract"])
             provenance = raw["provenance"]
         except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise ModelFolderError(
@@ -269,4 +312,14 @@ class Detector:
             log = [from_dict(LogEntry, json.loads(x)) for x in path.read_text().splitlines()]
         except (ConfigError, OSError, TypeError, ValueError) as e:
             raise ModelFolderError(f"{path}: not a readable training log ({e})") from e
-        return cls(model, config, preprocessing, calibration, provenance, log, (), device)
+        return cls(
+            model,
+            config,
+            preprocessing,
+            calibration,
+            provenance,
+            contract,
+            log,
+            device=device,
+            fingerprint=read_fingerprint(Path(folder)),
+        )

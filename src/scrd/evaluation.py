@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from scrd.calibration import Calibration
 from scrd.data.confounds import confound_table, scalars
-from scrd.data.duplicates import luminance
 from scrd.data.manifest import GROUPING, ManifestError, Record, read_manifest
 from scrd.data.reading import ImageError, read_image
 from scrd.detector import Detector, Scored
-from scrd.localisation import box_mask, localisation_metrics, pointing_hit
+from scrd.localisation import localise
 from scrd.metrics import (
     auroc,
     average_precision,
@@ -28,6 +27,7 @@ from scrd.metrics import (
     sensitivity_at_far,
 )
 from scrd.runtime import versions
+from scrd.study import judge
 
 _MOST_STRATA = 6
 
@@ -108,7 +108,7 @@ def _within(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """AUROC among the images that share a value of a manifest column, such as the view."""
     table: dict[str, dict[str, dict[str, float]]] = {}
-    columns = sorted({name for r in records for name in r.attributes} - set(GROUPING))
+    columns = sorted({name for r in records for name in r.attributes} - {*GROUPING, "series"})
     for column in columns:
         values = np.array([r.attributes.get(column, "") for r in records])
         distinct = sorted(set(values) - {""})
@@ -142,8 +142,9 @@ class Evaluation:
         failed: the records of the M test images that could not be read; their errors are the
             first M failures.
         metrics: the content of ``metrics.json``; see :func:`evaluate_scores` for the figures
-            from scores, and ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``,
-            ``pooling`` and ``settings`` beside them.
+            from scores, :func:`level_metrics` for ``series`` and ``study``, and beside them
+            ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``, ``pooling`` and
+            ``settings``.
     """
 
     records: tuple[Record, ...]
@@ -175,7 +176,7 @@ def evaluate(
         raise ManifestError(manifest.root, "no image in the split 'test'")
     started = time.perf_counter()
     results = list(
-        detector.score([r.path for r in manifest.test], batch_size=batch_size, progress=progress)
+        detector.score([r.source for r in manifest.test], batch_size=batch_size, progress=progress)
     )
     seconds = time.perf_counter() - started
     pairs = [
@@ -206,6 +207,7 @@ def evaluate(
         "seconds_per_image": seconds / len(results),
         "pooling": calibration.pooling,
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
+        **level_metrics(records, scored, calibration),
     }
     localisation, unmarked = localise(
         records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
@@ -225,93 +227,57 @@ def evaluate(
     return Evaluation(records, scored, failures, failed, metrics)
 
 
-def _confounds(records: Sequence[Record]) -> dict[str, float]:
-    """AUROC of plain numbers, to be read beside the detector's."""
-    rows = [scalars(read_image(r.path), r.path.stat().st_size) for r in records]
-    table = confound_table(rows, [r.label for r in records], ["test"] * len(records))
-    return {c.name: c.test for c in table if c.test is not None}
+def level_metrics(
+    records: Sequence[Record], scored: Sequence[Scored], calibration: Calibration
+) -> dict[str, dict[str, Any]]:
+    """The figures for whole series and studies.
 
-
-class _Lazy(Sequence[Any]):
-    """A sequence whose items are made when asked for, one in memory at a time."""
-
-    def __init__(self, make: Callable[[int], Any], length: int) -> None:
-        self._make, self._length = make, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self._length:
-            raise IndexError(index)
-        return self._make(index)
-
-
-def mark(record: Record, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where the lesions of an image are: (H, W) bool, from its mask or its boxes, else nowhere.
-
-    Raises:
-        ImageError: the mask cannot be read or has another size than the image, or a box lies
-            outside it.
-    """
-    marked = np.zeros(size, dtype=bool)
-    if record.mask is not None:
-        mask = read_image(record.mask)
-        mask = mask if mask.ndim == 2 else mask.max(axis=2)
-        if mask.shape != size:
-            reason = f"the mask is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
-            raise ImageError(record.mask, reason)
-        marked |= mask > 0
-    for box in record.boxes:
-        try:
-            marked |= box_mask(size, *box)
-        except ValueError as e:
-            raise ImageError(record.path, str(e)) from e
-    return marked
-
-
-def localise(
-    records: Sequence[Record],
-    sizes: Sequence[tuple[int, int]],
-    source_map: Callable[[int], NDArray[np.float32]],
-) -> tuple[dict[str, float | int], tuple[ImageError, ...]]:
-    """Localisation on the images whose lesions are known; normals count as free of lesions.
-
-    Two baselines stand beside the pointing game: the brightest place of the image, and its
-    centre.
+    A series is abnormal when one of its images is.
 
     Args:
         records: the N scored images.
-        sizes: (height, width) of each source image in pixels.
-        source_map: position → anomaly map (H, W) at the source image's size, any range; asked
-            for repeatedly, so that one map at a time is in memory.
+        scored: their results.
+        calibration: of the detector.
 
     Returns:
-        The figures, none without a marked image; and the masks or boxes that cannot be used.
+        For ``series`` and ``study``, where several images share one: ``n_normal``,
+        ``n_abnormal``, ``calibrated`` (share of the verdicts that are, see
+        :class:`scrd.study.Verdict`), and as far as the labels allow ``auroc``, ``auroc_ci95``
+        (clustered by group), ``false_alarm_rate`` and ``sensitivity``.
     """
-    chosen, marked, failures = [], [], []
-    bright = centre = 0
-    for i, (record, size) in enumerate(zip(records, sizes, strict=True)):
-        if record.mask is not None or record.boxes:
-            try:
-                mask = mark(record, size)
-            except ImageError as e:
-                failures.append(e)
-                continue
-            if mask.any():
-                marked.append(i)
-                grey = luminance(read_image(record.path))
-                bright += pointing_hit(gaussian_filter(grey, 0.02 * max(grey.shape)), mask)
-                centre += bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])
-        elif record.label == 1:
+    found: dict[str, dict[str, Any]] = {}
+    names = {
+        "series": [r.series_name for r in records],
+        "study": [r.study for r in records],
+    }
+    for level, normals in (("series", calibration.series), ("study", calibration.study)):
+        members: dict[str, list[int]] = {}
+        for i, name in enumerate(names[level]):
+            members.setdefault(name, []).append(i)
+        if len(members) == len(records):
             continue
-        chosen.append(i)
-    if not marked:
-        return {}, tuple(failures)
-    measured = localisation_metrics(
-        _Lazy(lambda n: source_map(chosen[n]), len(chosen)),
-        _Lazy(lambda n: mark(records[chosen[n]], sizes[chosen[n]]), len(chosen)),
-    )
-    measured["brightest_place_hit_rate"] = bright / len(marked)
-    measured["centre_hit_rate"] = centre / len(marked)
-    return measured, tuple(failures)
+        verdicts = [judge([scored[i] for i in m], normals, calibration) for m in members.values()]
+        labels = np.array([max(records[i].label for i in m) for m in members.values()])
+        scores = np.array([v.score for v in verdicts])
+        flags = np.array([v.flag for v in verdicts])
+        entry: dict[str, Any] = {
+            "n_normal": int((labels == 0).sum()),
+            "n_abnormal": int((labels == 1).sum()),
+            "calibrated": float(np.mean([v.how == "calibrated" for v in verdicts])),
+        }
+        if entry["n_normal"] and entry["n_abnormal"]:
+            groups = [records[m[0]].group for m in members.values()]
+            entry["auroc"] = auroc(scores, labels)
+            entry["auroc_ci95"] = bootstrap_interval(auroc, scores, labels, groups=groups)
+        for name, label in (("false_alarm_rate", 0), ("sensitivity", 1)):
+            if (labels == label).any():
+                entry[name] = float(flags[labels == label].mean())
+        found[level] = entry
+    return found
+
+
+def _confounds(records: Sequence[Record]) -> dict[str, float]:
+    """AUROC of plain numbers, to be read beside the detector's."""
+    rows = [scalars(read_image(r.source), r.path.stat().st_size) for r in records]
+    table = confound_table(rows, [r.label for r in records], ["test"] * len(records))
+    return {c.name: c.test for c in table if c.test is not None}

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from scrd.calibration import Calibration, calibrate, learn_normals
 from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
-from scrd.data.intensity import fit_intensity
+from scrd.data.contract import Contract, learn_contract
+from scrd.data.intensity import Scope, fit_intensity
 from scrd.data.manifest import Manifest, Record, read_manifest
 from scrd.data.preprocess import Preprocessing, content_masks
-from scrd.data.reading import ImageError, read_image
+from scrd.data.reading import ImageError, read_image, read_info
 from scrd.data.split import split_by_group
 from scrd.model import SCRD, build_model
 from scrd.objectives import OBJECTIVES
@@ -31,6 +32,9 @@ from scrd.training import LogEntry, TrainingError, train
 
 INTENSITY_SAMPLE = 256
 """Training images from which the intensity rule is fixed."""
+
+CONTRACT_SAMPLE = 1000
+"""Training images whose headers tell what the model knows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Fitted:
     preprocessing: Preprocessing
     calibration: Calibration
     provenance: Mapping[str, Any]
+    contract: Contract
     log: tuple[LogEntry, ...]
     failures: tuple[ImageError, ...]
 
@@ -56,6 +61,9 @@ class Prepared:
         fitting: images that train.
         calibrating: held-out images that calibrate.
         groups: group of each image of ``calibrating``; one without a group is its own.
+        series: series of each; an image of no series is one by itself.
+        studies: study of each.
+        contract: the kinds of the images of ``fitting``.
     """
 
     manifest: Manifest
@@ -63,6 +71,9 @@ class Prepared:
     fitting: ImageStack
     calibrating: ImageStack
     groups: tuple[str, ...]
+    series: tuple[str, ...]
+    studies: tuple[str, ...]
+    contract: Contract
 
     @property
     def failures(self) -> tuple[ImageError, ...]:
@@ -93,7 +104,8 @@ def prepare(
     """
     manifest = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     fitting, calibrating = hold_out(manifest.train_normals, config)
-    preprocessing = _fix_preprocessing(fitting, config)
+    contract = _learn_contract(fitting)
+    preprocessing = _fix_preprocessing(fitting, config, contract)
     stacks = []
     for label, part in (
         ("reading training images", fitting),
@@ -102,15 +114,24 @@ def prepare(
         with counting(label, len(part), progress) as advance:
             stacks.append(
                 load_images(
-                    [r.path for r in part],
+                    [r.source for r in part],
                     preprocessing,
                     memory_limit=int(config.image_cache_gib * 2**30),
                     folder=folder,
                     on_progress=advance,
                 )
             )
-    groups = tuple(calibrating[i].group or f"image {i}" for i in stacks[1].index)
-    prepared = Prepared(manifest, preprocessing, stacks[0], stacks[1], groups)
+    held_out = [calibrating[i] for i in stacks[1].index]
+    prepared = Prepared(
+        manifest,
+        preprocessing,
+        stacks[0],
+        stacks[1],
+        groups=tuple(r.group or r.name for r in held_out),
+        series=tuple(r.series_name for r in held_out),
+        studies=tuple(r.study for r in held_out),
+        contract=contract,
+    )
     if not all(len(stack.index) for stack in stacks):
         raise TrainingError(
             f"{manifest.root}: too few readable normal images; "
@@ -173,6 +194,8 @@ def fit(
         data.calibrating.images,
         content_masks(data.calibrating.source_sizes, preprocessing),
         groups=data.groups,
+        series=data.series,
+        studies=data.studies,
         config=config,
     )
     provenance = {
@@ -189,7 +212,16 @@ def fit(
         "device": str(fabric.device),
         "versions": versions(),
     }
-    return Fitted(model, config, preprocessing, calibration, provenance, tuple(log), data.failures)
+    return Fitted(
+        model,
+        config,
+        preprocessing,
+        calibration,
+        provenance,
+        data.contract,
+        tuple(log),
+        data.failures,
+    )
 
 
 def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], list[Record]]:
@@ -207,7 +239,18 @@ def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], l
     return fitting, calibrating
 
 
-def _fix_preprocessing(records: Sequence[Record], config: Config) -> Preprocessing:
+def _learn_contract(records: Sequence[Record]) -> Contract:
+    """Read the headers of an even sample of the training images."""
+    infos = []
+    for record in records[:: -(-len(records) // CONTRACT_SAMPLE)]:
+        with contextlib.suppress(ImageError):
+            infos.append(read_info(record.source))
+    return learn_contract(infos)
+
+
+def _fix_preprocessing(
+    records: Sequence[Record], config: Config, contract: Contract
+) -> Preprocessing:
     """Fix the intensity rule on an even sample of the training images."""
     step = max(1, len(records) // INTENSITY_SAMPLE)
     sample = _readable(records[::step])
@@ -215,18 +258,46 @@ def _fix_preprocessing(records: Sequence[Record], config: Config) -> Preprocessi
     if first is None:
         raise TrainingError(f"none of the training images can be read, e.g. {records[0].path}")
     try:
+        window = window_for(contract) if config.window == "auto" else config.window
         images = itertools.chain([first], sample)
-        intensity = fit_intensity(images, window=config.window, channels=config.channels)
+        intensity = fit_intensity(images, window=window, channels=config.channels)
     except ValueError as e:
         raise TrainingError(f"no intensity rule fits the training images: {e}") from e
     return Preprocessing(intensity, config.image_size, config.resize)
+
+
+def window_for(contract: Contract) -> tuple[float, float] | Scope:
+    """The intensity window for images of one kind.
+
+    CT: -1,000 to 1,000 HU. What has no common unit, such as MR, PET and NIfTI: each series' own.
+    Radiographs, photographs and all others: each image's own.
+
+    Raises:
+        ValueError: the training images are of several kinds.
+    """
+    kinds: dict[tuple[float, float] | Scope, list[str]] = {}
+    for found in contract.units:
+        kinds.setdefault(_WINDOWS.get(found, "image"), []).append(found)
+    if len(kinds) > 1:
+        raise ValueError(
+            f"values of several kinds ({', '.join(contract.units)}): train one model a kind, or "
+            "give an intensity window"
+        )
+    return next(iter(kinds), "image")
+
+
+_WINDOWS: dict[str, tuple[float, float] | Scope] = {
+    "HU": (-1000.0, 1000.0),
+    "rescaled": "series",
+    "NIfTI": "series",
+}
 
 
 def _readable(records: Sequence[Record]) -> Iterator[NDArray[Any]]:
     """One image in memory at a time; what cannot be read is reported when the part is read."""
     for record in records:
         with contextlib.suppress(ImageError):
-            yield read_image(record.path)
+            yield read_image(record.source)
 
 
 def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:

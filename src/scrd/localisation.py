@@ -14,12 +14,18 @@ tied, which moves a pixel AUROC by at most half of the largest share of normal p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
+from scrd.data.duplicates import luminance
+from scrd.data.manifest import Record
+from scrd.data.marks import mark
+from scrd.data.reading import ImageError, read_image
 from scrd.metrics import auroc_from_counts, average_precision_from_counts
 
 Array = NDArray[np.generic]
@@ -137,37 +143,6 @@ def pointing_hit(anomaly_map: Array, mask: Array) -> bool:
     return bool(_as_mask(mask)[anomaly_map == maximum].all())
 
 
-def box_mask(
-    size: tuple[int, int], x_min: float, y_min: float, x_max: float, y_max: float
-) -> NDArray[np.bool_]:
-    """The mask of a box: the pixels whose centres it contains.
-
-    Args:
-        size: ``(height, width)`` of the image in pixels.
-        x_min: left edge; pixel i reaches from i to i + 1, so the image's left edge is 0.
-        y_min: top edge; the origin is at the top left.
-        x_max: right edge, the image's being ``width``.
-        y_max: bottom edge.
-
-    Returns:
-        Bool (height, width); parts of the box outside the image are cut off.
-
-    Raises:
-        ValueError: no pixel centre of the image lies in the box.
-    """
-    # centre i + 0.5 in [low, high)
-    columns = slice(*(max(0, int(np.ceil(x - 0.5))) for x in (x_min, x_max)))
-    rows = slice(*(max(0, int(np.ceil(y - 0.5))) for y in (y_min, y_max)))
-    mask = np.zeros(size, dtype=np.bool_)
-    mask[rows, columns] = True
-    if not mask.any():
-        raise ValueError(
-            f"the box x {x_min} to {x_max}, y {y_min} to {y_max} holds no pixel of an image "
-            f"{size[1]} wide and {size[0]} high"
-        )
-    return mask
-
-
 def localisation_metrics(maps: Sequence[Array], masks: Sequence[Array]) -> dict[str, float | int]:
     """Everything about localisation in one go, for ``metrics.json``.
 
@@ -241,3 +216,65 @@ def _components(inside: NDArray[np.bool_]) -> tuple[NDArray[np.intp], int]:
 
     component, count = label(inside, structure=np.ones((3, 3)))
     return component, int(count)
+
+
+def localise(
+    records: Sequence[Record],
+    sizes: Sequence[tuple[int, int]],
+    source_map: Callable[[int], NDArray[np.float32]],
+) -> tuple[dict[str, float | int], tuple[ImageError, ...]]:
+    """Localisation on the images whose lesions are known; normals count as free of lesions.
+
+    Two baselines stand beside the pointing game: the brightest place of the image, and its
+    centre.
+
+    Args:
+        records: the N scored images.
+        sizes: (height, width) of each source image in pixels.
+        source_map: position → anomaly map (H, W) at the source image's size, any range; asked
+            for repeatedly, so that one map at a time is in memory.
+
+    Returns:
+        The figures, none without a marked image; and the masks or boxes that cannot be used.
+    """
+    chosen, marked, failures = [], [], []
+    bright = centre = 0
+    for i, (record, size) in enumerate(zip(records, sizes, strict=True)):
+        if record.mask is not None or record.boxes:
+            try:
+                mask = mark(record, size)
+            except ImageError as e:
+                failures.append(e)
+                continue
+            if mask.any():
+                marked.append(i)
+                grey = luminance(read_image(record.source))
+                bright += pointing_hit(gaussian_filter(grey, 0.02 * max(grey.shape)), mask)
+                centre += bool(mask[mask.shape[0] // 2, mask.shape[1] // 2])
+        elif record.label == 1:
+            continue
+        chosen.append(i)
+    if not marked:
+        return {}, tuple(failures)
+    measured = localisation_metrics(
+        _Lazy(lambda n: source_map(chosen[n]), len(chosen)),
+        _Lazy(lambda n: mark(records[chosen[n]], sizes[chosen[n]]), len(chosen)),
+    )
+    measured["brightest_place_hit_rate"] = bright / len(marked)
+    measured["centre_hit_rate"] = centre / len(marked)
+    return measured, tuple(failures)
+
+
+class _Lazy(Sequence[Any]):
+    """A sequence whose items are made when asked for, one in memory at a time."""
+
+    def __init__(self, make: Callable[[int], Any], length: int) -> None:
+        self._make, self._length = make, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return self._make(index)

@@ -8,6 +8,7 @@ from typing import Any
 
 from scrd.calibration import Calibration
 from scrd.config import Config
+from scrd.data.contract import Contract
 from scrd.data.preprocess import Preprocessing
 
 
@@ -16,6 +17,7 @@ def model_card(
     preprocessing: Preprocessing,
     calibration: Calibration,
     provenance: Mapping[str, Any],
+    contract: Contract,
 ) -> str:
     """Write the card in Markdown, from recorded facts only."""
     normals = provenance["normals"]
@@ -44,11 +46,15 @@ def model_card(
         "",
         "## How it reads images",
         "",
-        "- Each image's own 1st to 99th percentile maps to 0 to 1."
-        if intensity.per_image
+        f"- The 1st to 99th percentile of each {intensity.scope} maps to 0 to 1."
+        if intensity.scope != "data"
         else f"- Intensities from {intensity.low:g} to {intensity.high:g} map to 0 to 1; values up "
         f"to {intensity.headroom:g} window widths beyond are kept, the rest is cut.",
         f"- Channels: {intensity.channels}. Size: {preprocessing.resize}.",
+        "",
+        "## Which images it knows",
+        "",
+        *_known(contract),
         "",
         "## How it decides",
         "",
@@ -77,3 +83,23 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _known(contract: Contract) -> list[str]:
+    """A line each for what the headers of the training images said."""
+    lines = []
+    for name, seen in (
+        ("Pixel values", contract.units),
+        ("Modality", contract.modalities),
+        ("Body part", contract.body_parts),
+        ("View", contract.views),
+        ("Plane", contract.planes),
+    ):
+        lines.append(f"- {name}: {', '.join(seen) if seen else 'not told by the files'}.")
+    for name, span, unit in (
+        ("Shorter side", contract.shorter_side, "pixels"),
+        ("Pixel spacing", contract.spacing, "mm"),
+    ):
+        if span:
+            lines.append(f"- {name}: {span[0]:g} to {span[1]:g} {unit}.")
+    return lines

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from scrd.errors import ScrdError
 
-FORMAT = 1
+FORMAT = 2
 _REQUIRED = ("weights.safetensors", "calibration.json")
 
 
@@ -147,6 +147,11 @@ def read_model_folder(folder: Path) -> Contents:
     except Exception as e:
         raise ModelFolderError(f"{folder / _REQUIRED[0]}: not a safetensors file ({e})") from e
     return Contents(config, _read_json(folder / _REQUIRED[1]), weights)
+
+
+def read_fingerprint(folder: Path) -> str:
+    """SHA-256, in hexadecimal, of ``config.json``, which holds the hashes of the rest."""
+    return _sha256(folder / "config.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

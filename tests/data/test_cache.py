@@ -12,6 +12,7 @@ from scrd.data.cache import iter_batches, load_images
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing, prepare
 from scrd.data.reading import read_image
+from scrd.data.source import Source
 
 RULE = Preprocessing(Intensity(0, 255, 0, "rgb"), 16)
 BROKEN = (2, 5)
@@ -52,7 +53,7 @@ def test_all_readable_images_are_stacked_in_order(
     assert stack.source_sizes == tuple((10 + number, 20) for number in readable)
     assert [(e.path, e.reason) for e in stack.failures] == [
         (paths[2], "the file is empty"),
-        (paths[5], "not a PNG, JPEG, TIFF or BMP image"),
+        (paths[5], "not a PNG, JPEG, TIFF, BMP, DICOM or NIfTI image"),
     ]
     expected = torch.stack([prepare(read_image(paths[number]), RULE) for number in readable])
     assert stack.images.dtype == torch.float32
@@ -89,9 +90,9 @@ def test_too_little_disk_is_said_before_anything_is_read(paths: list[Path], tmp_
 def test_each_file_is_decoded_once(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Path] = []
 
-    def counting(path: Path) -> np.ndarray:
-        decoded.append(path)
-        return read_image(path)
+    def counting(source: Source) -> np.ndarray:
+        decoded.append(source.path)
+        return read_image(source)
 
     monkeypatch.setattr(cache, "read_image", counting)
     load_images(paths, RULE, memory_limit=10**9)

@@ -50,14 +50,14 @@ def test_a_given_window_is_used_as_it_is_also_for_mixed_depths() -> None:
 @pytest.mark.parametrize("images", [[DEEP[0]], [np.arange(256, dtype=np.uint8).reshape(16, 16)]])
 def test_a_window_per_image_starts_from_that_of_the_data(images) -> None:
     data, image = (fit_intensity(images, window=w) for w in ("data", "image"))
-    assert not data.per_image
-    assert image == dataclasses.replace(data, per_image=True)
+    assert data.scope == "data"
+    assert image == dataclasses.replace(data, scope="image")
     assert fit_intensity(images) == data
-    assert not fit_intensity(images, window=(0, 10)).per_image
+    assert fit_intensity(images, window=(0, 10)).scope == "data"
 
 
 def per_image(channels="grey", low=0.0, high=255.0, headroom=0.0) -> Intensity:
-    return Intensity(low, high, headroom, channels, per_image=True)
+    return Intensity(low, high, headroom, channels, scope="image")
 
 
 @pytest.mark.parametrize(("low", "width"), [(0, 256), (90, 60), (200, 30)])
@@ -90,7 +90,7 @@ def test_a_brighter_or_more_contrasty_copy_reaches_the_model_alike() -> None:
     rule = per_image(low=0, high=1000, headroom=1)
     found = apply_intensity(pixels, rule)
     np.testing.assert_allclose(apply_intensity(pixels * 3 + 50, rule), found, atol=1e-4)
-    data = dataclasses.replace(rule, per_image=False)
+    data = dataclasses.replace(rule, scope="data")
     assert np.abs(apply_intensity(pixels * 3 + 50, data) - apply_intensity(pixels, data)).min() > 0
 
 

@@ -194,7 +194,7 @@ def test_unusable_files_are_named_with_the_reason(tmp_path: Path) -> None:
     path.write_bytes(b"")
     assert reason(path) == "the file is empty"
     path.write_text("<html>not found</html>")
-    assert reason(path) == "not a PNG, JPEG, TIFF or BMP image"
+    assert reason(path) == "not a PNG, JPEG, TIFF, BMP, DICOM or NIfTI image"
     Image.fromarray(RGB8).save(path)
     assert reason(path, max_pixels=34) == "more than 34 pixels (5x7)"
     assert read_image(path, max_pixels=35).shape == (7, 5, 3)

@@ -20,8 +20,9 @@ from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
 from scrd.data.manifest import ManifestError, Record, read_manifest
 from scrd.data.preprocess import Preprocessing, map_to_source
-from scrd.evaluation import evaluate_scores, localise
+from scrd.evaluation import evaluate_scores
 from scrd.fitting import Prepared, prepare
+from scrd.localisation import localise
 from scrd.metrics import roc_curve
 from scrd.runtime import resolve_device, versions
 
@@ -202,7 +203,7 @@ def _size(module: nn.Module) -> dict[str, int]:
 def _localisation(
     trained: Trained, marked: Labelled, preprocessing: Preprocessing
 ) -> dict[str, float | int]:
-    """See :func:`scrd.evaluation.localise`; empty for a method without maps."""
+    """See :func:`scrd.localisation.localise`; empty for a method without maps."""
     records, stack = marked
     maps = trained.answers(stack, with_maps=True).maps
     if maps is None:

@@ -89,7 +89,13 @@ class Trained:
 def _batches(stack: ImageStack) -> Iterator[ImageStack]:
     for start in range(0, len(stack.index), BATCH):
         part = slice(start, start + BATCH)
-        yield ImageStack(stack.images[part], stack.index[part], stack.source_sizes[part], ())
+        yield ImageStack(
+            stack.images[part],
+            stack.index[part],
+            stack.source_sizes[part],
+            (),
+            stack.doubts[part],
+        )
 
 
 def train_method(run: Run, prepared: Prepared, device: str) -> Trained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -12,13 +13,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from scrd.data.contract import Contract
+from scrd.data.intensity import series_percentiles
 from scrd.data.preprocess import Preprocessing, prepare
-from scrd.data.reading import ImageError, read_image
+from scrd.data.reading import ImageError, read_image, read_info
+from scrd.data.source import AnySource, Series, Source, as_source
+
+_WINDOW_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,19 @@ class ImageStack:
         index: For each of the N images its position in the paths that were asked for.
         source_sizes: For each of the N images the rows and columns of its file.
         failures: The images that could not be read, in order.
+        doubts: For each of the N images what speaks against its being of the training images'
+            kind, see :class:`scrd.data.contract.Contract`.
     """
 
     images: Tensor
     index: tuple[int, ...]
     source_sizes: tuple[tuple[int, int], ...]
     failures: tuple[ImageError, ...]
+    doubts: tuple[tuple[str, ...], ...]
 
 
 def load_images(
-    paths: Sequence[Path],
+    sources: Sequence[AnySource],
     preprocessing: Preprocessing,
     *,
     memory_limit: int,
@@ -50,7 +61,7 @@ def load_images(
     """Decode and prepare each image once and keep them all.
 
     Args:
-        paths: The files.
+        sources: The images.
         preprocessing: How images become input.
         memory_limit: Bytes up to which the stack is held in memory. A larger one lies in a
             nameless file that vanishes with the stack, even when the process is killed.
@@ -59,88 +70,147 @@ def load_images(
         on_progress: Called with the number of images done, after each.
 
     Returns:
-        The readable images, in the order of the paths.
+        The readable images, in the order of the sources.
 
     Raises:
         OSError: The stack fits neither into the memory limit nor on the disk.
     """
     side = preprocessing.image_size
     channels = 1 if preprocessing.intensity.channels == "grey" else 3
-    shape = (len(paths), channels, side, side)
+    shape = (len(sources), channels, side, side)
     images = _allocate(shape, memory_limit, folder)
     index: list[int] = []
     sizes: list[tuple[int, int]] = []
     failures: list[ImageError] = []
-    for done, result in enumerate(_prepared(paths, preprocessing, workers)):
+    for done, result in enumerate(_prepared(sources, preprocessing, workers)):
         if isinstance(result, ImageError):
             failures.append(result)
         else:
-            images[len(index)] = result[0]
+            images[len(index)] = result.image
             index.append(done)
-            sizes.append(result[1])
+            sizes.append(result.size)
         if on_progress is not None:
             on_progress(done + 1)
-    return ImageStack(images[: len(index)], tuple(index), tuple(sizes), tuple(failures))
+    return ImageStack(
+        images[: len(index)], tuple(index), tuple(sizes), tuple(failures), ((),) * len(index)
+    )
 
 
 def iter_batches(
-    paths: Iterable[Path], preprocessing: Preprocessing, *, batch_size: int, workers: int = 4
+    sources: Iterable[AnySource],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    contract: Contract | None = None,
+    any_kind: bool = False,
+    workers: int = 4,
 ) -> Iterator[ImageStack]:
     """Decode and prepare images batch by batch, reading ahead by a bounded number.
 
     Args:
-        paths: The files, however many.
+        sources: The images, however many.
         preprocessing: How images become input.
-        batch_size: Paths a batch; it holds fewer images where some cannot be read, and none
+        contract: What they must be like; one that it refuses counts as unreadable.
+        any_kind: Instead, its refusals are doubts.
+        batch_size: Images a batch; it holds fewer images where some cannot be read, and none
             where none can.
         workers: Threads that decode.
 
     Yields:
-        The batches, in the order of the paths, whose `index` counts from the first path of all.
+        The batches, in the order of the sources, whose `index` counts from the first of all.
     """
     side = preprocessing.image_size
     channels = 1 if preprocessing.intensity.channels == "grey" else 3
-    results = enumerate(_prepared(paths, preprocessing, workers))
+    results = enumerate(_prepared(sources, preprocessing, workers, contract, any_kind))
     while batch := list(islice(results, batch_size)):
         read = [(place, result) for place, result in batch if not isinstance(result, ImageError)]
         yield ImageStack(
-            images=torch.stack([image for _, (image, _) in read])
+            images=torch.stack([result.image for _, result in read])
             if read
             else torch.empty(0, channels, side, side),
             index=tuple(place for place, _ in read),
-            source_sizes=tuple(size for _, (_, size) in read),
+            source_sizes=tuple(result.size for _, result in read),
             failures=tuple(result for _, result in batch if isinstance(result, ImageError)),
+            doubts=tuple(result.doubts for _, result in read),
         )
 
 
-_Result = tuple[Tensor, tuple[int, int]] | ImageError
+class _Read(NamedTuple):
+    image: Tensor
+    size: tuple[int, int]
+    doubts: tuple[str, ...]
 
 
 def _prepared(
-    paths: Iterable[Path], preprocessing: Preprocessing, workers: int
-) -> Iterator[_Result]:
+    sources: Iterable[AnySource],
+    preprocessing: Preprocessing,
+    workers: int,
+    contract: Contract | None = None,
+    any_kind: bool = False,
+) -> Iterator[_Read | ImageError]:
     """Prepare images in threads, in order, at most four for each worker ahead of the reader."""
-    source = iter(paths)
-    waiting: deque[Future[_Result]] = deque()
+    waiting: deque[Future[_Read | ImageError]] = deque()
     pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="scrd-read")
+    remaining = iter(sources)
+
+    def submit(count: int) -> None:
+        for source in islice(remaining, count):
+            job = (as_source(source), preprocessing, contract, any_kind)
+            waiting.append(pool.submit(_prepare_image, *job))
+
     try:
-        for path in islice(source, 4 * max(1, workers)):
-            waiting.append(pool.submit(_prepare_file, path, preprocessing))
+        submit(4 * max(1, workers))
         while waiting:
             result = waiting.popleft().result()
-            for path in islice(source, 1):
-                waiting.append(pool.submit(_prepare_file, path, preprocessing))
+            submit(1)
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare_file(path: Path, preprocessing: Preprocessing) -> _Result:
+def _prepare_image(
+    source: Source, preprocessing: Preprocessing, contract: Contract | None, any_kind: bool
+) -> _Read | ImageError:
     try:
-        pixels = read_image(path)
+        doubts: list[str] = []
+        if contract is not None:
+            refusals, doubts = contract.check(read_info(source))
+            if any_kind:
+                doubts = refusals + doubts
+            elif refusals:
+                return ImageError(source.path, "not what the model knows: " + "; ".join(refusals))
+        pixels = read_image(source)
+        window = None
+        if preprocessing.intensity.scope == "series" and source.series is not None:
+            window = source.series.window(measure_window)
     except ImageError as error:
         return error
-    return prepare(pixels, preprocessing), (pixels.shape[0], pixels.shape[1])
+    image = prepare(pixels, preprocessing, window)
+    return _Read(image, (pixels.shape[0], pixels.shape[1]), tuple(doubts))
+
+
+def measure_window(series: Series) -> tuple[float, float]:
+    """The 1st and 99th percentile of a series, of at most 32 of its images, evenly spread.
+
+    Raises:
+        ImageError: None of them can be read; the error is that of the first.
+    """
+    sources = series.sources
+    chosen = sources[:: -(-len(sources) // _WINDOW_IMAGES)]
+    failures: list[ImageError] = []
+
+    def readable() -> Iterator[NDArray[Any]]:
+        for source in chosen:
+            try:
+                yield read_image(source)
+            except ImageError as error:
+                failures.append(error)
+
+    images = readable()
+    first = next(images, None)
+    if first is None:
+        raise failures[0]
+    return series_percentiles(itertools.chain([first], images))
 
 
 def _allocate(shape: tuple[int, ...], memory_limit: int, folder: Path | None) -> Tensor:

@@ -197,15 +197,17 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
 
 def _read(record: Record) -> _Image | Unreadable:
     try:
-        pixels = read_image(record.path)
-        info = read_info(record.path)
+        pixels = read_image(record.source)
+        info = read_info(record.source)
         content = record.path.read_bytes()
     except (ImageError, OSError) as error:
         reason = error.reason if isinstance(error, ImageError) else str(error)
         return Unreadable(record.name, reason, missing=not record.path.exists())
     header = f"{pixels.dtype} {pixels.shape}".encode()
+    if pixels.min() == pixels.max():  # an empty slice is no copy of another one
+        header += record.name.encode()
     return _Image(
-        file_digest=hashlib.sha256(content).digest(),
+        file_digest=hashlib.sha256(content + str(record.frame).encode()).digest(),
         pixel_digest=hashlib.sha256(header + pixels.tobytes()).digest(),
         properties={
             "format": info.format,

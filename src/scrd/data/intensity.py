@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Channels = Literal["grey", "rgb"]
+Scope = Literal["data", "image", "series"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _PERCENTILES = (0.1, 99.9)
-_IMAGE_PERCENTILES = (1, 99)
-_IMAGE_HEADROOM = 0.25
+_OWN_PERCENTILES = (1, 99)
+_OWN_HEADROOM = 0.25
 _LEAST_WIDTH = 0.05  # of the window: a nearly constant image must not become noise
 _GREY_TOLERANCE = 8 / 255  # of the window: what JPEG leaves between the channels of grey images
 _GREY_SHARE = 0.99
@@ -32,16 +33,17 @@ class Intensity:
         headroom: How far beyond 0 and 1 values are kept, in widths of the window.
         channels: "grey" (RGB images become their ITU-R BT.601 luma, in floating point) or "rgb"
             (grey images are repeated three times).
-        per_image: Instead of clipping there, the image's own 1st and 99th percentile, over all
-            pixels and channels, become 0 and 1, and a quarter of that width is kept on either
-            side. Intensities of MR have no common unit, and those of pictures hang on exposure.
+        scope: Whose window: "data", this one; or "image" or "series", where instead of clipping
+            there the 1st and 99th percentile, over all pixels and channels, of the image or of
+            its whole series become 0 and 1, and a quarter of that width is kept on either side.
+            Intensities of MR have no common unit, and those of pictures hang on exposure.
     """
 
     low: float
     high: float
     headroom: float
     channels: Channels
-    per_image: bool = False
+    scope: Scope = "data"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -50,20 +52,22 @@ class Intensity:
             raise ValueError(f"headroom must not be negative: {self.headroom}")
         if self.channels not in ("grey", "rgb"):
             raise ValueError(f"channels must be 'grey' or 'rgb', not {self.channels!r}")
+        if self.scope not in ("data", "image", "series"):
+            raise ValueError(f"scope must be 'data', 'image' or 'series', not {self.scope!r}")
 
 
 def fit_intensity(
     images: Iterable[NDArray[Any]],
     *,
-    window: tuple[float, float] | Literal["image", "data"] = "data",
+    window: tuple[float, float] | Scope = "data",
     channels: Literal["auto"] | Channels = "auto",
 ) -> Intensity:
     """Choose the rule from training images.
 
     The window is the given one, without headroom; else, for "data", and as a first step for
-    "image" (see `Intensity.per_image`), 0..255 without headroom where all images
-    are uint8 (as the paper has it); else the 0.1 and 99.9 percentiles of all images together,
-    with a headroom of one window width, so that brighter and darker levels are not merged. The
+    "image" and "series" (see `Intensity.scope`), 0..255 without headroom where all images are
+    uint8 (as the paper has it); else the 0.1 and 99.9 percentiles of all images together, with a
+    headroom of one window width, so that brighter and darker levels are not merged. The
     percentiles are of at most 65,536 pixels an image, drawn with a fixed seed.
 
     With channels "auto", the rule is grey when at least 99 % of the images are: one channel, or
@@ -72,7 +76,7 @@ def fit_intensity(
     Args:
         images: Training images (H, W) or (H, W, 3) as `read_image` returns them; a few hundred
             are enough. They are taken one at a time.
-        window: Stored values (low, high) that become 0 and 1, "image" or "data".
+        window: Values (low, high) that become 0 and 1, or the scope of the rule.
         channels: What the model sees.
 
     Returns:
@@ -119,31 +123,64 @@ def fit_intensity(
         low, high = (float(value) for value in np.percentile(pooled, _PERCENTILES))
         if low == high:  # more than 99.8 % of all pixels are background
             low, high = lowest, highest
-    return Intensity(low, high, headroom, channels, per_image=window == "image")
+    scope = window if isinstance(window, str) else "data"
+    return Intensity(low, high, headroom, channels, scope)
 
 
-def apply_intensity(pixels: NDArray[Any], intensity: Intensity) -> NDArray[np.float32]:
-    """Map stored values to the model's scale.
+def apply_intensity(
+    pixels: NDArray[Any],
+    intensity: Intensity,
+    series_window: tuple[float, float] | None = None,
+) -> NDArray[np.float32]:
+    """Map source values to the model's scale.
 
     Args:
-        pixels: (H, W) or (H, W, 3), uint8, uint16 or float32, stored values.
+        pixels: (H, W) or (H, W, 3), uint8, uint16 or float32, source values.
         intensity: The rule.
+        series_window: (low, high), the 1st and 99th percentile of the image's series, for a rule
+            of that scope. Without it the image counts as its whole series.
 
     Returns:
-        (C, H, W) float32 in [-headroom, 1 + headroom], or in [-0.25, 1.25] for a rule per image;
-        C is 1 for grey and 3 for RGB.
+        (C, H, W) float32 in [-headroom, 1 + headroom], or in [-0.25, 1.25] for a rule per image
+        or series; C is 1 for grey and 3 for RGB.
     """
     values = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
     values = _with_channels(values.astype(np.float32), intensity.channels)
-    scaled = (values - np.float32(intensity.low)) / np.float32(intensity.high - intensity.low)
-    if not intensity.per_image:
-        np.clip(scaled, -intensity.headroom, 1 + intensity.headroom, out=scaled)
-    else:
-        dark, bright = np.percentile(scaled, _IMAGE_PERCENTILES)
+    low, high = intensity.low, intensity.high
+    if intensity.scope == "series":
+        low, high = series_window or series_percentiles([pixels])
+    scaled = (values - np.float32(low)) / np.float32(high - low)
+    headroom = _OWN_HEADROOM
+    if intensity.scope == "data":
+        headroom = intensity.headroom
+    elif intensity.scope == "image":
+        dark, bright = np.percentile(scaled, _OWN_PERCENTILES)
         width = max(float(bright - dark), _LEAST_WIDTH)
         scaled = (scaled - np.float32(dark)) / np.float32(width)
-        np.clip(scaled, -_IMAGE_HEADROOM, 1 + _IMAGE_HEADROOM, out=scaled)
+    np.clip(scaled, -headroom, 1 + headroom, out=scaled)
     return np.ascontiguousarray(np.moveaxis(scaled, -1, 0))
+
+
+def series_percentiles(images: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """The window of a series: the 1st and 99th percentile of all its pixels.
+
+    Args:
+        images: (H, W) or (H, W, 3) each, taken one at a time; every pixel counts up to 65,536 an
+            image, beyond that an even sample.
+
+    Returns:
+        (low, high), low < high: where the percentiles are equal, the extremes; a constant series
+        has a window one unit wide.
+    """
+    samples = []
+    for pixels in images:
+        flat = pixels.reshape(-1)
+        samples.append(flat[:: -(-flat.size // _SAMPLES_PER_IMAGE)].astype(np.float32))
+    pooled = np.concatenate(samples)
+    low, high = (float(value) for value in np.percentile(pooled, _OWN_PERCENTILES))
+    if not low < high:
+        low, high = float(pooled.min()), float(pooled.max())
+    return (low, high) if low < high else (low, low + 1)
 
 
 def _with_channels(values: NDArray[np.float32], channels: Channels) -> NDArray[np.float32]:

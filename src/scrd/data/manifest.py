@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scrd.data.reading import find_images
+from scrd.data.reading import PICTURE_SUFFIXES, find_images
+from scrd.data.series import list_sources
+from scrd.data.source import Series, Source
 from scrd.errors import ScrdError
 
 _REQUIRED = ("path", "label", "class", "split")
@@ -43,16 +45,20 @@ class Record:
 
     Attributes:
         path: Absolute path of the file, which need not exist.
-        name: The path as the manifest has it, or relative to the folder, with forward slashes.
+        name: The path as the manifest has it, or relative to the folder, with forward slashes; of
+            a frame or slice with its number behind a #.
         label: 0 normal, 1 abnormal.
         kind: Name of the class, such as "notumor" or "glioma".
         split: "train" or "test".
         group: What must not be torn apart by a split: the patient, else the group, else the
-            study of the manifest; None where nothing is known.
+            study of the manifest, else the patient or study that a DICOM file names (patients
+            under running numbers), else the NIfTI file; None where nothing is known.
         mask: Absolute path of an image that is non-zero where the anomaly is, if there is one.
         boxes: Boxes around the anomalies, each (x_min, y_min, x_max, y_max) in pixels of the
             source image, edges, origin at the top left.
         attributes: The other columns of the manifest, `patient`, `group` and `study` included.
+        frame: 0-based frame or slice, see :class:`scrd.data.source.Source`.
+        series: The series that a DICOM or NIfTI image belongs to.
     """
 
     path: Path
@@ -64,6 +70,27 @@ class Record:
     mask: Path | None = None
     boxes: tuple[Box, ...] = ()
     attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
+    frame: int | None = None
+    series: Series | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def source(self) -> Source:
+        """What to read."""
+        return Source(self.path, self.frame, self.series)
+
+    @property
+    def series_name(self) -> str:
+        """Name of the series; of an image alone, the image's own."""
+        if self.series is not None:
+            return self.series.uid
+        return self.attributes.get("series") or self.name
+
+    @property
+    def study(self) -> str:
+        """Name of the examination; of an image alone, the image's own."""
+        if self.series is not None:
+            return self.series.study
+        return self.attributes.get("study") or self.name
 
 
 @dataclass(frozen=True)
@@ -99,13 +126,16 @@ class Manifest:
 
 
 def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -> Manifest:
-    """Describe a data set, without opening its images.
+    """Describe a data set; of DICOM and NIfTI files the headers are read, of others nothing.
+
+    A NIfTI volume and a DICOM file of several frames become one record an image, all with the
+    label of their file. DICOM files that hold no image are passed over.
 
     `data` is one of
 
     - a CSV file, or a folder that holds `split.csv`. Columns `path`, `label` (0 normal,
-      1 abnormal), `class` and `split` (train or test), and if known `patient`, `group`, `study`
-      and `mask`; others are kept as attributes. Paths are relative to the CSV file's folder and
+      1 abnormal), `class` and `split` (train or test), and if known `patient`, `group`, `study`,
+      `series` and `mask`; others are kept as attributes. Paths are relative to the CSV file's folder and
       may be absolute or lead out of it. Abnormal images in the split "train" are allowed and
       never trained on. A file `boxes.csv` beside it, with columns `path`, `x_min`, `y_min`,
       `x_max` and `y_max`, gives boxes, any number an image.
@@ -144,12 +174,44 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
         records = _from_table(source)
     else:
         raise ManifestError(source, "neither a folder nor a .csv file")
-    manifest = Manifest(source if source.is_dir() else source.parent, tuple(records))
+    root = source if source.is_dir() else source.parent
+    manifest = Manifest(root, tuple(_one_an_image(list(records))))
     if not manifest.records:
         raise ManifestError(source, "no images")
     if for_training and not manifest.train_normals:
         raise ManifestError(source, "no normal image (label 0) in the split 'train'")
     return manifest
+
+
+def _one_an_image(records: Sequence[Record]) -> Iterator[Record]:
+    """Tell apart the images of volumes, and which images belong together."""
+    deep = [
+        r.path
+        for r in records
+        if r.path.suffix.lower() not in PICTURE_SUFFIXES and r.path.is_file()
+    ]
+    if not deep:
+        yield from records
+        return
+    listing = list_sources(deep)
+    unread = {failure.path for failure in listing.failures}
+    sources: dict[Path, list[Source]] = {}
+    for source in listing.sources:
+        sources.setdefault(source.path, []).append(source)
+    asked = set(deep)
+    for record in records:
+        if record.path not in asked or record.path in unread:
+            yield record  # reading it says what is wrong
+            continue
+        for source in sources.get(record.path, []):
+            series = source.series
+            group = record.group
+            if group is None and series is not None:
+                group = series.patient or (
+                    record.name if source.frame is not None else series.study
+                )
+            name = record.name if source.frame is None else f"{record.name}#{source.frame}"
+            yield replace(record, name=name, group=group, frame=source.frame, series=series)
 
 
 def _from_tree(root: Path, children: Mapping[str, Path]) -> Iterator[Record]:

@@ -37,18 +37,23 @@ class Preprocessing:
             raise ValueError(f"resize must be 'stretch' or 'letterbox', not {self.resize!r}")
 
 
-def prepare(pixels: NDArray[Any], preprocessing: Preprocessing) -> Tensor:
+def prepare(
+    pixels: NDArray[Any],
+    preprocessing: Preprocessing,
+    series_window: tuple[float, float] | None = None,
+) -> Tensor:
     """Map the grey values and resize, in floating point, with an antialiased bilinear filter.
 
     Args:
         pixels: (H, W) or (H, W, 3), uint8, uint16 or float32, stored values.
         preprocessing: The rule.
+        series_window: For a rule that needs it, see `apply_intensity`.
 
     Returns:
         (C, S, S) float32 in the range of `apply_intensity`; C is 1 for grey and 3 for RGB. Values
         are exactly those of `apply_intensity` where the size needs no change.
     """
-    image = torch.from_numpy(apply_intensity(pixels, preprocessing.intensity))
+    image = torch.from_numpy(apply_intensity(pixels, preprocessing.intensity, series_window))
     rows, columns = _content(tuple(image.shape[-2:]), preprocessing)
     size = (rows.stop - rows.start, columns.stop - columns.start)
     resized = _resized(image, size)

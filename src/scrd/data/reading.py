@@ -13,20 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.decoders import SIGNATURES, ImageInfo, Refused, decode, inspect
+from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ScrdError
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "PICTURE_SUFFIXES",
     "ImageError",
     "ImageInfo",
+    "file_format",
     "find_images",
     "read_image",
     "read_info",
 ]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 MAX_PIXELS = 200_000_000
+_NIFTI_ENDINGS = (".nii", ".nii.gz")
+_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
+_DICOM_MAGIC = slice(128, 132)
+_NIFTI_MAGIC = slice(344, 348)
+_HEAD = 352  # bytes that tell every format
 
 
 class ImageError(ScrdError):
@@ -56,7 +63,9 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
         folder: Where to look, at any depth.
 
     Returns:
-        The files whose suffix, in any case, is in `IMAGE_SUFFIXES`, sorted.
+        Sorted: the files with a usual suffix of pictures (`PICTURE_SUFFIXES`), NIfTI (``.nii``,
+        ``.nii.gz``) or DICOM (``.dcm``, ``.dicom``, ``.ima``), in any case; and those with
+        another suffix or none that begin as a DICOM file does, except a DICOMDIR.
     """
     found: list[Path] = []
     seen: set[str] = set()
@@ -67,18 +76,30 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-        ]
+        paths = (Path(parent, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if _holds_image(path)]
     return sorted(found, key=Path.as_posix)
 
 
+def _holds_image(path: Path) -> bool:
+    name = path.name.lower()
+    if path.suffix.lower() in PICTURE_SUFFIXES or name.endswith((*_NIFTI_ENDINGS, *_DICOM_ENDINGS)):
+        return True
+    if name == "dicomdir":
+        return False
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return False
+        with open(path, "rb") as stream:
+            return stream.read(_DICOM_MAGIC.stop)[_DICOM_MAGIC] == b"DICM"
+    except OSError:
+        return False
+
+
 def read_image(
-    path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS
+    source: AnySource, *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]:
-    """Read one image in the depth in which it is stored; no grey value is rescaled.
+    """Read one image in the depth in which it is stored; no grey value of a picture is rescaled.
 
     The format is told from the first bytes, not from the suffix. The type of the result depends
     on the type that the file declares and never on the values in it:
@@ -87,41 +108,80 @@ def read_image(
     - up to 16 bits unsigned: uint16, in colour too.
     - signed, 32-bit and floating-point samples (TIFF): float32, where that is exact. 64-bit
       floats are rounded to float32.
+    - DICOM: float32 for grey, in the unit that :class:`ImageInfo` calls ``values``, and uint8 for
+      colour, see :mod:`scrd.data.dicom`; NIfTI: float32, see :mod:`scrd.data.nifti`.
 
     The EXIF or TIFF orientation is applied. Palettes are resolved to RGB. Alpha is dropped and
     the colour kept as it is stored, also where it is transparent. CMYK and YCCK are converted by
     Pillow without colour profiles. A TIFF whose zero means white is inverted.
 
     Args:
-        path: A PNG, JPEG, TIFF or BMP file.
+        source: A PNG, JPEG, TIFF, BMP or DICOM file, or a frame of a DICOM or slice of a NIfTI
+            file.
         max_pixels: Larger images are refused by their header, before anything is decoded.
 
     Returns:
-        (H, W) for grey or (H, W, 3) for RGB images; uint8, uint16 or float32, stored values.
+        (H, W) for grey or (H, W, 3) for RGB images; uint8, uint16 or float32.
 
     Raises:
-        ImageError: The file cannot be read, is broken, too large, holds several pages or frames,
-            or its values do not fit the rules above. No other exception leaves this function.
+        ImageError: The file cannot be read, is broken, too large, holds several pages or frames
+            of which none was named, or its values do not fit the rules above. No other exception
+            leaves this function.
     """
-    with _open(path) as (stream, file_format):
+    source = as_source(source)
+    with _open(source.path) as (stream, file_format):
+        if file_format == "DICOM":
+            from scrd.data.dicom import read_pixels
+
+            return read_pixels(source.path, source.frame, max_pixels=max_pixels)
+        if file_format == "NIfTI":
+            from scrd.data.nifti import read_slice
+
+            return read_slice(source.path, source.frame, max_pixels=max_pixels)
+        _only_frame(source)
         return decode(stream, file_format, max_pixels)
 
 
-def read_info(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+def read_info(source: AnySource, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     """Read what an image file's header says, without decoding the pixels.
 
     Args:
-        path: A PNG, JPEG, TIFF or BMP file.
+        source: As for `read_image`.
         max_pixels: Larger images are refused, as by `read_image`.
 
     Returns:
-        Size, channels, depth and format.
+        Size, channels, depth and format, and for DICOM and NIfTI what else they say.
 
     Raises:
         ImageError: The header cannot be read, or the image is too large or has several pages.
     """
-    with _open(path) as (stream, file_format):
+    source = as_source(source)
+    with _open(source.path) as (stream, file_format):
+        if file_format == "DICOM":
+            from scrd.data.dicom import read_header
+
+            return read_header(source.path).info
+        if file_format == "NIfTI":
+            from scrd.data.nifti import read_nifti_info
+
+            return read_nifti_info(source.path).info
+        _only_frame(source)
         return inspect(stream, file_format, max_pixels)
+
+
+def file_format(path: str | os.PathLike[str]) -> str:
+    """Tell the format from the first bytes: "PNG", "JPEG", "BMP", "TIFF", "DICOM" or "NIfTI".
+
+    Raises:
+        ImageError: There is no such file, or it is none of these.
+    """
+    with _open(path) as (_, found):
+        return found
+
+
+def _only_frame(source: Source) -> None:
+    if source.frame not in (None, 0):
+        raise Refused(f"no frame {source.frame}: the file holds one image")
 
 
 @contextmanager
@@ -136,13 +196,11 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
         if status.st_size == 0:
             raise Refused("the file is empty")
         with open(path, "rb") as stream:
-            start = stream.read(8)
+            found = _told(stream)
             stream.seek(0)
-            for signature, file_format in SIGNATURES.items():
-                if start.startswith(signature):
-                    yield stream, file_format
-                    return
-        raise Refused("not a PNG, JPEG, TIFF or BMP image")
+            yield stream, found
+    except ImageError:
+        raise
     except Refused as error:
         raise ImageError(path, str(error)) from error
     except FileNotFoundError as error:
@@ -156,3 +214,26 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
         text = " ".join(str(error).split()) or type(error).__name__
         cut_off = any(word in text.lower() for word in ("truncated", "failed to read"))
         raise ImageError(path, f"{'truncated' if cut_off else 'broken'}: {text[:200]}") from error
+
+
+def _told(stream: BinaryIO) -> str:
+    """The format of an open file; pydicom and nibabel are loaded only where they may be needed."""
+    head = stream.read(_HEAD)
+    for signature, picture in SIGNATURES.items():
+        if head.startswith(signature):
+            return picture
+    if head[_DICOM_MAGIC] == b"DICM":
+        return "DICOM"
+    if head.startswith(b"\x1f\x8b") or head[_NIFTI_MAGIC] in (b"n+1\0", b"ni1\0"):
+        from scrd.data.nifti import is_nifti
+
+        stream.seek(0)
+        if is_nifti(stream):
+            return "NIfTI"
+    else:
+        from scrd.data.dicom import is_dicom
+
+        stream.seek(0)
+        if is_dicom(stream):
+            return "DICOM"
+    raise Refused("not a PNG, JPEG, TIFF, BMP, DICOM or NIfTI image")

@@ -1,0 +1,192 @@
+"""Decoding one frame of a DICOM file to the values that are stored in it."""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from numpy.typing import NDArray
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+
+from scrd.data.decoders import Refused
+from scrd.data.dicom_elements import text, whole
+from scrd.data.dicom_file import Parsed, Pixels
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+PALETTE = "PALETTE COLOR"
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_MAX_FRAMES = 65_536
+
+
+@dataclass(frozen=True)
+class Format:
+    """The image pixel module (PS3.3 C.7.6.3), checked."""
+
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    photometric: str
+    allocated: int
+    stored: int
+    signed: bool
+    planes: int
+
+    @property
+    def channels(self) -> int:
+        """Of the decoded array: 1 or 3."""
+        return 1 if self.photometric in GREY else 3
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value that can be stored."""
+        if self.signed:
+            return -(2.0 ** (self.stored - 1)), 2.0 ** (self.stored - 1) - 1
+        return 0.0, 2.0**self.stored - 1
+
+
+def read_format(parsed: Parsed, max_pixels: int) -> Format:
+    """Read and check the image pixel module.
+
+    Raises:
+        Refused: The file holds no image of a patient; or the module is incomplete, contradicts
+            itself, is of a kind that is not read, or the image is too large.
+    """
+    if parsed.no_image is not None:
+        raise Refused(f"not an image of a patient: {parsed.no_image}")
+    if parsed.pixels is None:
+        raise Refused("an image without pixel data")
+    dataset = parsed.dataset
+    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
+    if not rows or not columns or rows < 0 or columns < 0:
+        raise Refused("an image without a size")
+    samples = whole(dataset, "SamplesPerPixel") or 1
+    photometric = (text(dataset, "PhotometricInterpretation") or "MONOCHROME2").upper()
+    if photometric not in (*GREY, *_COLOURS, PALETTE):
+        raise Refused("a photometric interpretation that is not read")
+    if samples != (3 if photometric in _COLOURS else 1):
+        raise Refused(f"{samples} samples a pixel, which contradicts {photometric}")
+    if rows * columns * samples > max_pixels:
+        raise Refused(f"more than {max_pixels:,} pixels ({columns}x{rows}x{samples})")
+    frames = whole(dataset, "NumberOfFrames") or 1
+    if not 1 <= frames <= _MAX_FRAMES:
+        raise Refused(f"{frames} frames")
+    allocated = whole(dataset, "BitsAllocated") or 0
+    stored = whole(dataset, "BitsStored") or allocated
+    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated:
+        raise Refused(f"{stored} bits stored in {allocated}")
+    signed = whole(dataset, "PixelRepresentation") == 1
+    planes = whole(dataset, "PlanarConfiguration") or 0
+    return Format(
+        rows, columns, frames, samples, photometric, allocated, stored, signed, int(planes == 1)
+    )
+
+
+def decode_frame(
+    stream: BinaryIO, parsed: Parsed, form: Format, index: int
+) -> tuple[NDArray[Any], str]:
+    """Decode one frame: (H, W) or (H, W, 3) stored values and the colour space they are in."""
+    pixels, syntax = parsed.pixels, parsed.syntax
+    assert pixels is not None
+    if pixels.keyword != "PixelData":
+        raise Refused("floating-point pixel data, which are maps and not images")
+    try:
+        decoder = get_decoder(syntax or "")
+    except NotImplementedError:
+        named = f" ({syntax.name})" if syntax and syntax.name != syntax else ""
+        raise Refused(f"a transfer syntax that is not read{named}") from None
+    if not decoder.is_available:
+        raise Refused(f'no decoder for {decoder.UID.name}: pip install "scrd[dicom]"')
+    offsets = None
+    if decoder.is_encapsulated:
+        if pixels.length is not None:
+            raise Refused("compressed pixel data that are not divided into fragments")
+        found = [parsed.dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
+        offsets = (found[0], found[1]) if all(isinstance(x, bytes) for x in found) else None
+        stream.seek(pixels.offset)
+        frame = get_frame(stream, index, number_of_frames=form.frames, extended_offsets=offsets)
+        _check_codestream(frame, str(syntax), form)
+    else:
+        _check_length(pixels, form, index)
+    stream.seek(pixels.offset)
+    options: dict[str, Any] = {
+        "rows": form.rows,
+        "columns": form.columns,
+        "number_of_frames": form.frames,
+        "samples_per_pixel": form.samples,
+        "photometric_interpretation": form.photometric,
+        "planar_configuration": form.planes,
+        "bits_allocated": form.allocated,
+        "bits_stored": form.stored,
+        "pixel_representation": int(form.signed),
+        "pixel_keyword": pixels.keyword,
+        "pixel_vr": pixels.vr,
+    }
+    if offsets is not None:
+        options["extended_offsets"] = offsets
+    try:
+        array, found_format = decoder.as_array(stream, index=index, **options)
+    except RuntimeError:  # every decoder that is installed has refused
+        raise Refused(f"broken or unusual {decoder.UID.name} data") from None
+    except BaseException as error:
+        # a decoder written in Rust (pylibjpeg-rle) panics on broken data, which is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise Refused(f"broken {decoder.UID.name} data") from None
+    return array, str(found_format["photometric_interpretation"])
+
+
+def _check_length(pixels: Pixels, form: Format, index: int) -> None:
+    if pixels.length is None:
+        raise Refused("uncompressed pixel data that are divided into fragments")
+    samples = form.rows * form.columns * (2 if form.photometric == "YBR_FULL_422" else form.samples)
+    needed = (index + 1) * samples * form.allocated / 8
+    if needed > pixels.length:
+        raise Refused(f"truncated: {pixels.length:,} bytes of pixel data, {needed:,.0f} are needed")
+
+
+def _check_codestream(frame: bytes, syntax: str, form: Format) -> None:
+    """Refuse compressed pixels that would decode to another size than the header announces."""
+    found = None
+    if syntax in JPEG2000TransferSyntaxes:
+        found = _jpeg2000_size(frame)
+    elif syntax in (*JPEGTransferSyntaxes, *JPEGLSTransferSyntaxes):
+        found = _jpeg_size(frame)
+    expected = (form.columns, form.rows, form.samples)
+    if found is not None and found != expected:
+        raise Refused(
+            f"compressed pixels of {'x'.join(map(str, found))} where the header announces "
+            f"{'x'.join(map(str, expected))}"
+        )
+
+
+def _jpeg2000_size(frame: bytes) -> tuple[int, int, int] | None:
+    """Width, height and components by the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
+    start = frame.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(frame) < start + 42:
+        return None
+    right, bottom, left, top = struct.unpack(">4L", frame[start + 8 : start + 24])
+    (components,) = struct.unpack(">H", frame[start + 40 : start + 42])
+    return right - left, bottom - top, components
+
+
+_FRAME_MARKER = re.compile(rb"[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]")  # SOF, JPEG-LS SOF55
+
+
+def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
+    """Width, height and components by the frame header (ISO/IEC 10918-1, B.2.2)."""
+    at = 2
+    while at + 10 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1 : at + 2]
+        if marker == b"\xff":  # fill byte
+            at += 1
+            continue
+        if _FRAME_MARKER.match(marker):
+            height, width, components = struct.unpack(">HHB", frame[at + 5 : at + 10])
+            return width, height, components
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    return None

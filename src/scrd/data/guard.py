@@ -1,0 +1,46 @@
+"""One sentence about a broken medical image file, never a word out of the file itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from scrd.data.decoders import Refused
+from scrd.data.reading import ImageError
+
+
+@contextmanager
+def refusing(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside the block into an `ImageError`.
+
+    The libraries' own messages quote values of the header, which may be a patient's name or date
+    of birth; so only the type of an unforeseen exception is told.
+
+    Args:
+        path: The file.
+        what: What is being done with it, "reading the header".
+
+    Raises:
+        ImageError: For every exception but itself.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Refused as error:
+        raise ImageError(path, str(error)) from None
+    except FileNotFoundError:
+        raise ImageError(path, "no such file") from None
+    except PermissionError:
+        raise ImageError(path, "no permission to read it") from None
+    except IsADirectoryError:
+        raise ImageError(path, "a folder, not an image") from None
+    except MemoryError:
+        raise ImageError(path, f"not enough memory for {what}") from None
+    except RecursionError:
+        raise ImageError(path, "broken: sequences nested too deep") from None
+    except EOFError:
+        raise ImageError(path, f"truncated: the file ended while {what}") from None
+    except Exception as error:
+        raise ImageError(path, f"broken: {type(error).__name__} while {what}") from None

@@ -1,0 +1,230 @@
+"""Which images there are, and which of them belong together: series in geometric order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrd.data.reading import PICTURE_SUFFIXES, ImageError, file_format, find_images
+from scrd.data.source import Series, Source
+
+if TYPE_CHECKING:
+    from scrd.data.dicom import DicomHeader
+
+_PARALLEL = 1e-3  # largest difference of direction cosines of parallel images
+_SAME_PLACE = 0.01  # mm
+_EVEN = 0.05  # of the usual distance between slices
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images below some paths.
+
+    Attributes:
+        sources: The images; those of one study follow one another, and so do those of one series,
+            in their geometric order.
+        failures: The files that hold images, but whose header cannot be read.
+        left_out: How many DICOM files hold no image of a patient: reports, segmentations and
+            presentation states, DICOMDIRs, and whatever this software wrote.
+    """
+
+    sources: tuple[Source, ...]
+    failures: tuple[ImageError, ...]
+    left_out: int
+
+
+def list_sources(paths: Iterable[Path]) -> Listing:
+    """List the images of files and folders; headers are read, no pixel is decoded.
+
+    Args:
+        paths: Images, folders, DICOMDIR files.
+
+    Raises:
+        ImageError: A folder holds no images, or a DICOMDIR cannot be read.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = find_images(path)
+            if not found:
+                raise ImageError(path, "no images in this folder")
+            files += found
+        elif path.name.upper() == "DICOMDIR" and path.is_file():
+            from scrd.data.dicom import read_dicomdir
+
+            files += read_dicomdir(path)
+        else:
+            files.append(path)
+    # study → its images; a picture is a study of its own
+    studies: dict[str, list[Source]] = {}
+    headers: list[DicomHeader] = []
+    failures: list[ImageError] = []
+    left_out = 0
+    for path in dict.fromkeys(files):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            studies[str(path)] = [Source(path)]
+            continue
+        try:
+            kind = file_format(path)
+            if kind == "NIfTI":
+                studies[str(path)] = list(_nifti_series(path).sources)
+            elif kind != "DICOM":
+                studies[str(path)] = [Source(path)]
+            else:
+                from scrd.data.dicom import read_header
+
+                header = read_header(path)
+                if header.own or not header.is_image:
+                    left_out += 1
+                else:
+                    headers.append(header)
+                    studies.setdefault(_study(header), [])
+        except ImageError as error:
+            failures.append(error)
+    for series in assemble(headers):
+        studies[series.study] += series.sources
+    return Listing(
+        tuple(source for sources in studies.values() for source in sources),
+        tuple(failures),
+        left_out,
+    )
+
+
+def _nifti_series(path: Path) -> Series:
+    from scrd.data.nifti import read_nifti_info
+
+    found = read_nifti_info(path)
+    places = tuple((path, index) for index in range(found.slices))
+    return Series(str(path), str(path), None, places, found.affine, format="NIfTI")
+
+
+def _study(header: DicomHeader) -> str:
+    return header.study_uid or str(header.path.parent)
+
+
+def assemble(headers: Sequence[DicomHeader]) -> list[Series]:
+    """Put DICOM images into series, each in geometric order.
+
+    Files without a Series Instance UID are series of their own; files without a Study Instance
+    UID belong to the study of their folder.
+
+    Args:
+        headers: Of images, in any order.
+
+    Returns:
+        The series, those of one study in the order in which they first appear.
+    """
+    numbers = {
+        key: f"patient {i}"
+        for i, key in enumerate(sorted({h.patient for h in headers if h.patient}), 1)
+    }
+    members: dict[tuple[str, str], list[DicomHeader]] = {}
+    for header in headers:
+        key = (_study(header), header.series_uid or str(header.path))
+        members.setdefault(key, []).append(header)
+    return [_series(study, uid, found, numbers) for (study, uid), found in members.items()]
+
+
+@dataclass(frozen=True)
+class _Image:
+    path: Path
+    frame: int | None
+    number: int
+    orientation: tuple[float, ...] | None
+    position: tuple[float, ...] | None
+
+
+def _series(
+    study: str, uid: str, headers: Sequence[DicomHeader], numbers: Mapping[str, str]
+) -> Series:
+    problems: list[str] = []
+    distinct = list({h.sop_uid or str(h.path): h for h in reversed(headers)}.values())[::-1]
+    if len(distinct) < len(headers):
+        problems.append(f"{len(headers) - len(distinct)} files are copies of others")
+    images = [
+        _Image(h.path, frame, h.instance_number or 0, h.orientations[i], h.positions[i])
+        for h in distinct
+        for i, frame in enumerate([None] if h.frames == 1 else range(h.frames))
+    ]
+    images.sort(key=lambda image: (image.number, str(image.path), image.frame or 0))
+    affine = None
+    sizes = {(h.info.width, h.info.height) for h in distinct}
+    spacings = {h.info.spacing for h in distinct}
+    if len(sizes) > 1:
+        problems.append(f"images of {len(sizes)} sizes")
+    if len(images) > 1:
+        images, steps, found = _geometric(images)
+        problems += found
+        spacing = next(iter(spacings))
+        if steps is not None and len(sizes) == len(spacings) == 1 and spacing is not None:
+            affine = np.eye(4)
+            affine[:3, :3] = steps * [spacing[1], spacing[0], 1]
+            affine[:3, 3] = images[0].position
+    return Series(
+        uid,
+        study,
+        numbers.get(distinct[0].patient or ""),
+        tuple((image.path, image.frame) for image in images),
+        affine,
+        tuple(problems),
+    )
+
+
+def _geometric(
+    images: list[_Image],
+) -> tuple[list[_Image], NDArray[np.float64] | None, list[str]]:
+    """Order images along the normal of their planes, if they are parallel.
+
+    Returns:
+        The images; (3, 3), as columns the directions of columns and rows and the step from slice
+        to slice in mm, None without an even geometry; and what is odd.
+    """
+    placed = [image for image in images if image.orientation and image.position]
+    if len(placed) < len(images):
+        return images, None, ["some images have no position"] if placed else []
+    cosines = np.array([image.orientation for image in images], dtype=np.float64)
+    if np.abs(cosines - cosines[0]).max() > _PARALLEL:
+        rounded = {tuple(c) for c in cosines.round(2).tolist()}
+        return images, None, [f"images of {len(rounded)} orientations"]
+    along, down = cosines[0, :3], cosines[0, 3:]
+    normal = np.cross(along, down)
+    positions = np.array([image.position for image in images], dtype=np.float64)
+    heights = positions @ normal
+    order = np.argsort(heights, kind="stable")
+    images, heights, positions = [images[i] for i in order], heights[order], positions[order]
+    gaps = np.diff(heights)
+    problems = _odd_gaps(heights, gaps)
+    if problems:
+        return images, None, problems
+    step = (positions[-1] - positions[0]) / (len(images) - 1)
+    return images, np.stack([along, down, step], axis=1), []
+
+
+def _odd_gaps(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> list[str]:
+    problems = []
+    apart = gaps[gaps > _SAME_PLACE]
+    if len(apart) < len(gaps):
+        levels = np.concatenate([[0], np.cumsum(gaps > _SAME_PLACE)])
+        times = set(Counter(levels.tolist()).values())
+        if len(times) == 1:
+            problems.append(f"{times.pop()} images at each position, such as echoes or times")
+        else:
+            problems.append(f"{len(gaps) - len(apart)} images at a position that is taken")
+    if len(apart) > 1:
+        usual = float(np.median(apart))
+        ratios = apart / usual
+        missing = np.where((ratios > 1.5) & (np.abs(ratios - ratios.round()) < 0.1), ratios - 1, 0)
+        if missing.any():
+            problems.append(f"{round(missing.sum())} slices are missing")
+        uneven = (np.abs(ratios - 1) > _EVEN) & (missing == 0)
+        if uneven.any():
+            problems.append(
+                f"uneven spacing, from {apart.min():.3g} to {apart.max():.3g} mm between slices"
+            )
+    return problems

@@ -1,0 +1,683 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
+    EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MRImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+    UltrasoundMultiFrameImageStorage,
+)
+
+from scrd.data import dicom_file
+from scrd.data.dicom import is_dicom, read_dicomdir, read_header, read_pixels
+from scrd.data.reading import ImageError
+
+RNG = np.random.default_rng(0)
+BUNDLED = Path(pydicom.__file__).parent / "data"
+Make = Callable[..., Path]
+
+
+def dataset(pixels: np.ndarray, modality: str, sop_class: str, **elements: Any) -> FileDataset:
+    """A DICOM image of (H, W), (N, H, W) or, for colour, (H, W, 3) pixels."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = sop_class, "1.2.3", modality
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    ds.Rows, ds.Columns = pixels.shape[-3:-1] if colour else pixels.shape[-2:]
+    if pixels.ndim == 3 and not colour:
+        ds.NumberOfFrames = len(pixels)
+    ds.SamplesPerPixel = 3 if colour else 1
+    ds.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    if colour:
+        ds.PlanarConfiguration = 0
+    ds.BitsAllocated = ds.BitsStored = 8 * pixels.itemsize
+    ds.PixelRepresentation = int(pixels.dtype.kind == "i")
+    ds.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    for keyword, value in elements.items():
+        setattr(ds, keyword, value)
+    ds.HighBit = ds.BitsStored - 1
+    ds["PixelData"].VR = "OB" if ds.BitsAllocated <= 8 else "OW"
+    return ds
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    def write(
+        pixels: np.ndarray,
+        modality: str = "CT",
+        sop_class: str = CTImageStorage,
+        name: str = "image",
+        **elements: Any,
+    ) -> Path:
+        path = tmp_path / name
+        dataset(pixels, modality, sop_class, **elements).save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+def radiograph(make: Make, pixels: np.ndarray, **elements: Any) -> Path:
+    return make(pixels, "DX", DigitalXRayImageStorageForPresentation, **elements)
+
+
+def lut(entries: np.ndarray, first: int, bits: int) -> Sequence:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
+    item.add_new("LUTData", "OW", entries.astype("<u2").tobytes())
+    return Sequence([item])
+
+
+U12 = RNG.integers(0, 4096, (7, 5), dtype=np.uint16)
+I16 = RNG.integers(-(2**15), 2**15, (7, 5), dtype=np.int16)
+
+
+# ------------------------------------------------------------------------------- grey values
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("pixels", [U12, I16], ids=["unsigned", "signed"])
+def test_ct_is_in_hounsfield_units(make: Make, pixels: np.ndarray, syntax: str) -> None:
+    path = make(pixels, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(path)
+    found = read_pixels(path)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, pixels.astype(np.float32) * 2 - 1024)
+    np.testing.assert_array_equal(found, apply_modality_lut(pixels, pydicom.dcmread(path)))
+    info = read_header(path).info
+    assert (info.values, info.modality, info.channels, info.bits) == ("HU", "CT", 1, 16)
+    assert (info.width, info.height, info.format) == (5, 7, "DICOM")
+
+
+@pytest.mark.parametrize(
+    ("elements", "values"),
+    [
+        ({"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}, "HU"),
+        ({"RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "Z_EFF"}, "rescaled"),
+        ({}, "rescaled"),
+    ],
+)
+def test_only_ct_with_a_hounsfield_rescale_is_in_hounsfield_units(
+    make: Make, elements: dict[str, Any], values: str
+) -> None:
+    assert read_header(make(I16, **elements)).info.values == values
+
+
+@pytest.mark.parametrize("modality", ["MR", "PT", "NM"])
+def test_mr_and_pet_are_rescaled_and_not_windowed(make: Make, modality: str) -> None:
+    window = {"WindowCenter": 100, "WindowWidth": 10}
+    path = make(U12, modality, MRImageStorage, RescaleSlope=0.5, RescaleIntercept=3, **window)
+    np.testing.assert_array_equal(read_pixels(path), U12.astype(np.float32) / 2 + 3)
+    assert read_header(path).info.values == "rescaled"
+
+
+def test_a_deep_capture_follows_its_modality_and_a_screenshot_is_a_picture(make: Make) -> None:
+    deep = make(U12, "MR", SecondaryCaptureImageStorage)
+    shot = make(U12.astype(np.uint8), "MR", SecondaryCaptureImageStorage, "shot")
+    assert read_header(deep).info.values == "rescaled"
+    assert read_header(shot).info.values == "display"
+    np.testing.assert_array_equal(read_pixels(shot), U12.astype(np.uint8))
+
+
+def test_twelve_bits_fill_the_display_range_by_the_header(make: Make) -> None:
+    path = radiograph(make, U12 // 2, BitsStored=12)
+    np.testing.assert_allclose(read_pixels(path), (U12 // 2) * (255 / 4095), rtol=1e-6)
+    assert read_header(path).info.values == "display"
+    signed = radiograph(make, I16 // 16, BitsStored=12, RescaleSlope=-1, RescaleIntercept=7)
+    wanted = 255 - (I16 // 16 + 2048.0) * (255 / 4095)
+    np.testing.assert_allclose(read_pixels(signed), wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_bits_beyond_those_stored_are_ignored(make: Make) -> None:
+    path = radiograph(make, U12 | 0xA000, BitsStored=12)
+    np.testing.assert_allclose(read_pixels(path), U12 * (255 / 4095), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of pydicom's sigmoid
+@pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 0.5, "RescaleIntercept": -300}])
+@pytest.mark.parametrize("width", [1, 2, 333.5, 1e5])
+def test_windows_are_those_of_pydicom(
+    make: Make, function: str | None, rescale: dict[str, float], width: float
+) -> None:
+    elements = {"WindowCenter": [700, 1], "WindowWidth": [width, 1], "BitsStored": 12, **rescale}
+    if function is not None:
+        elements["VOILUTFunction"] = function
+    if width == 1 and function in (None, "LINEAR"):
+        elements["WindowCenter"] = 700.25  # where pydicom does not divide 0 by 0
+    path = radiograph(make, U12, **elements)
+    ds = pydicom.dcmread(path)
+    wanted = apply_voi_lut(apply_modality_lut(U12, ds), ds)
+    low, high = apply_modality_lut(np.array([0, 4095], np.uint16), ds).astype(float)
+    np.testing.assert_allclose(read_pixels(path), (wanted - low) / (high - low) * 255, atol=1e-4)
+
+
+@pytest.mark.parametrize("elements", [{"WindowCenter": 9, "WindowWidth": 0}, {"WindowCenter": 9}])
+def test_a_window_that_shows_nothing_is_left_out(make: Make, elements: dict[str, Any]) -> None:
+    path = radiograph(make, U12, BitsStored=12, **elements)
+    np.testing.assert_allclose(read_pixels(path), U12 * (255 / 4095), rtol=1e-6)
+
+
+@pytest.mark.parametrize("first", [-200, 0, 100])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_voi_tables_are_those_of_pydicom(make: Make, first: int, bits: int) -> None:
+    entries = RNG.integers(0, 2**bits, 1500)
+    pixels = I16 // 16
+    path = radiograph(
+        make, pixels, BitsStored=12, VOILUTSequence=lut(entries, first, bits), WindowCenter=5
+    )
+    ds = pydicom.dcmread(path)
+    if bits == 8:  # pydicom looks up 8-bit tables with 8-bit indices
+        wanted = entries[np.clip(pixels.astype(int) - first, 0, 1499)]
+    else:
+        wanted = apply_voi_lut(pixels, ds)
+    np.testing.assert_allclose(read_pixels(path), wanted * (255 / (2**bits - 1)), rtol=1e-5)
+
+
+def test_a_modality_table_comes_before_the_window(make: Make) -> None:
+    table = lut(RNG.integers(0, 2**16, 4096), 0, 16)
+    window = {"WindowCenter": 30000, "WindowWidth": 20000}
+    path = radiograph(make, U12, BitsStored=12, ModalityLUTSequence=table, **window)
+    ds = pydicom.dcmread(path)
+    wanted = apply_voi_lut(apply_modality_lut(U12, ds), ds)
+    np.testing.assert_allclose(read_pixels(path), wanted * (255 / 65535), atol=1e-4)
+
+
+def test_monochrome1_is_inverted(make: Make) -> None:
+    plain = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12}
+    shown = read_pixels(radiograph(make, U12, **plain))
+    np.testing.assert_allclose(shown, 255 - U12 * (255 / 4095), rtol=1e-5, atol=1e-4)
+    rescale = {"RescaleSlope": 2, "RescaleIntercept": -9}
+    scaled = read_pixels(make(U12, "MR", MRImageStorage, **plain, **rescale))
+    np.testing.assert_array_equal(scaled, (4095.0 - U12) * 2 - 9)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_padding_becomes_the_darkest_of_the_rest(make: Make, inverted: bool) -> None:
+    pixels = np.array([[-2000, -2000, -5], [0, 7, 100]], np.int16)
+    photometric = "MONOCHROME1" if inverted else "MONOCHROME2"
+    elements = {"PhotometricInterpretation": photometric, "PixelPaddingValue": -2000}
+    path = make(pixels, RescaleSlope=1, RescaleIntercept=-10, **elements)
+    # -1 - x turns the 16-bit range round
+    wanted = [[-111, -111, -6], [-11, -18, -111]] if inverted else [[-15, -15, -15], [-10, -3, 90]]
+    np.testing.assert_array_equal(read_pixels(path), wanted)
+
+
+def test_padding_may_be_a_range_and_unsigned_by_mistake(make: Make) -> None:
+    pixels = np.array([[-2000, -1990, -5], [0, 7, 100]], np.int16)
+    ds = dataset(pixels, "CT", CTImageStorage, RescaleSlope=1, RescaleIntercept=0)
+    ds.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    ds.add_new("PixelPaddingRangeLimit", "SS", -1985)
+    path = make(pixels)
+    ds.save_as(path, enforce_file_format=True)
+    np.testing.assert_array_equal(read_pixels(path), [[-5, -5, -5], [0, 7, 100]])
+
+
+def test_an_image_of_padding_alone_stays_as_it_is(make: Make) -> None:
+    path = make(np.full((3, 3), 9, np.int16), PixelPaddingValue=9, RescaleIntercept=0)
+    np.testing.assert_array_equal(read_pixels(path), np.full((3, 3), 9))
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"RescaleSlope": 0, "RescaleIntercept": 1}, "slope of zero"),
+        ({"RescaleSlope": "1e300", "RescaleIntercept": 1}, "beyond the range"),
+        ({"ModalityLUTSequence": lut(np.arange(9), 0, 16)[:0]}, None),
+        ({"BitsStored": 17}, "17 bits stored in 16"),
+        ({"Rows": 0}, "without a size"),
+        ({"Rows": 8}, "truncated: 70 bytes of pixel data, 80 are needed"),
+        ({"Rows": 65535, "Columns": 65535}, "more than 200,000,000 pixels"),
+        ({"NumberOfFrames": 2**31 - 1}, "2147483647 frames"),
+        ({"SamplesPerPixel": 3}, "contradicts MONOCHROME2"),
+        ({"PhotometricInterpretation": "CMYK"}, "not read"),
+    ],
+)
+def test_contradictions_are_refused(make: Make, elements: dict[str, Any], reason: str) -> None:
+    path = make(U12, **elements)
+    if reason is None:
+        assert read_pixels(path).shape == (7, 5)
+        return
+    with pytest.raises(ImageError, match=reason):
+        read_pixels(path)
+
+
+def test_a_slope_that_is_no_number_is_refused_and_not_quoted(make: Make) -> None:
+    path = make(U12, RescaleSlope="1234567", RescaleIntercept=0)
+    path.write_bytes(path.read_bytes().replace(b"1234567 ", b"Doe^Jane"))
+    with pytest.raises(ImageError, match="no number") as caught:
+        read_pixels(path)
+    assert "Doe" not in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------ colour
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+def test_colour_is_red_green_blue(make: Make, planar: int) -> None:
+    pixels = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
+    stored = pixels.transpose(2, 0, 1) if planar else pixels
+    content = stored.tobytes() + b"\0"
+    path = make(pixels, "US", PixelData=content, PlanarConfiguration=planar)
+    found = read_pixels(path)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)
+    assert read_header(path).info.channels == 3
+
+
+def test_deep_colour_loses_its_lowest_bits(make: Make) -> None:
+    pixels = RNG.integers(0, 4096, (7, 5, 3), dtype=np.uint16)
+    np.testing.assert_array_equal(read_pixels(make(pixels, BitsStored=12)), pixels >> 4)
+
+
+def test_luminance_and_chrominance_become_rgb(make: Make) -> None:
+    grey = np.stack([U12.astype(np.uint8), *[np.full((7, 5), 128, np.uint8)] * 2], axis=-1)
+    path = make(grey, PhotometricInterpretation="YBR_FULL")
+    np.testing.assert_array_equal(read_pixels(path), np.repeat(grey[..., :1], 3, axis=-1))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_palette_is_resolved(make: Make, bits: int) -> None:
+    pixels = RNG.integers(0, 20, (7, 5), dtype=np.uint8)
+    tables = RNG.integers(0, 2**bits, (3, 10))
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, table in zip(("Red", "Green", "Blue"), tables, strict=True):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [10, 4, bits]
+        content = table.astype("u1" if bits == 8 else "<u2").tobytes()
+        elements[f"{colour}PaletteColorLookupTableData"] = content
+    found = read_pixels(make(pixels, "US", **elements))
+    wanted = tables[:, np.clip(pixels.astype(int) - 4, 0, 9)] >> (bits - 8)
+    np.testing.assert_array_equal(found, np.moveaxis(wanted, 0, -1))
+
+
+# ------------------------------------------------------------------- frames, syntaxes, files
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_frames_are_read_one_by_one(make: Make, compressed: bool) -> None:
+    pixels = RNG.integers(0, 256, (4, 7, 5), dtype=np.uint8)
+    path = make(pixels, "US", UltrasoundMultiFrameImageStorage)
+    if compressed:
+        ds = pydicom.dcmread(path)
+        ds.compress(RLELossless)
+        ds.save_as(path)
+    for frame in range(4):
+        np.testing.assert_array_equal(read_pixels(path, frame), pixels[frame])
+    assert read_header(path).frames == 4
+    for wrong, reason in ((None, "4 frames in one file"), (4, "no frame 4"), (-1, "no frame -1")):
+        with pytest.raises(ImageError, match=reason):
+            read_pixels(path, wrong)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    ],
+)
+def test_native_transfer_syntaxes(make: Make, syntax: str) -> None:
+    path = make(I16, RescaleSlope=1, RescaleIntercept=-5)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    if syntax == ExplicitVRBigEndian:
+        ds.PixelData = I16.astype(">i2").tobytes()
+    explicit = syntax != ImplicitVRLittleEndian
+    little = syntax != ExplicitVRBigEndian
+    pydicom.dcmwrite(path, ds, implicit_vr=not explicit, little_endian=little)
+    np.testing.assert_array_equal(read_pixels(path), I16 - 5.0)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_file_without_preamble_is_dicom(make: Make, syntax: str) -> None:
+    path = make(U12, RescaleSlope=1, RescaleIntercept=0)
+    ds = pydicom.dcmread(path)
+    bare = Dataset({element.tag: element for element in ds})
+    bare.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    assert path.read_bytes()[128:132] != b"DICM"
+    with open(path, "rb") as stream:
+        assert is_dicom(stream)
+    np.testing.assert_array_equal(read_pixels(path), U12)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\0\x10JFIF", b"BM\x36\0\0\0", b"II*\0\x08\0\0\0"),
+        *(b"MM\0*\0\0\0\x08", b"\x5c\x01\0\0", b"path,label,class\n", b"", b"\x08", bytes(300)),
+        *(b"\x08\0\x05\0\xff\xff\xff\xff", b"\x08\0\xff\xffCS\x02\0", b"\x08\0\x05\0CS\xff\xff"),
+    ],
+)
+def test_other_files_are_not_taken_for_dicom(tmp_path: Path, start: bytes) -> None:
+    (tmp_path / "file").write_bytes(start + (b"\xff" * 300 if start else b""))
+    with open(tmp_path / "file", "rb") as stream:
+        assert not is_dicom(stream)
+
+
+def test_a_compressed_image_larger_than_announced_is_refused(make: Make) -> None:
+    for name in ("JPEG2000.dcm", "SC_rgb_jpeg_dcmtk.dcm", "MR_small_jpeg_ls_lossless.dcm"):
+        path = make(U12)
+        ds = pydicom.dcmread(BUNDLED / "test_files" / name)
+        read_pixels(BUNDLED / "test_files" / name)
+        ds.Rows //= 2
+        ds.save_as(path)
+        with pytest.raises(ImageError, match="where the header announces"):
+            read_pixels(path)
+
+
+@pytest.mark.parametrize("uid", ["1.2.840.10008.1.2.4.102", "1.2.3.4.5"])
+def test_a_transfer_syntax_without_decoder_is_named(make: Make, uid: str) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
+    ds.PixelData = pydicom.encaps.encapsulate([b"film"])
+    ds.save_as(path, implicit_vr=False, little_endian=True)
+    with pytest.raises(ImageError, match="transfer syntax that is not read") as caught:
+        read_pixels(path)
+    assert ("MPEG-4" in caught.value.reason) == (uid != "1.2.3.4.5")
+    assert "1.2.3.4.5" not in caught.value.reason
+
+
+def test_a_decoder_that_is_not_installed_is_named(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.compress(RLELossless)
+    ds.save_as(path)
+    decoder = pydicom.pixels.decoders.RLELosslessDecoder
+    monkeypatch.setattr(decoder, "_available", {})
+    with pytest.raises(ImageError, match=r'RLE Lossless: pip install "scrd\[dicom\]"'):
+        read_pixels(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # pytest has dropped our filter
+def test_whatever_pydicom_brings_is_read_or_refused_with_a_reason() -> None:
+    read, refused = 0, []
+    for path in sorted(p for p in BUNDLED.rglob("*") if p.is_file()):
+        with open(path, "rb") as stream:
+            if not is_dicom(stream):
+                continue
+        try:
+            header = read_header(path)
+            pixels = read_pixels(path, None if header.frames == 1 else 0)
+        except ImageError as error:
+            refused.append(error.reason)
+            continue
+        read += 1
+        info = header.info
+        assert pixels.shape == (info.height, info.width) + (3,) * (info.channels == 3)
+        assert np.isfinite(pixels).all()
+        if info.values == "display":
+            assert 0 <= pixels.min() <= pixels.max() <= 255
+    assert read >= 75
+    assert len(refused) >= 75
+    assert all(10 < len(reason) < 100 for reason in refused)
+
+
+# ------------------------------------------------------------------------------------ header
+
+
+def test_a_header_says_what_series_and_contracts_need(make: Make) -> None:
+    path = make(
+        U12,
+        SOPInstanceUID="1.1",
+        StudyInstanceUID="1.2",
+        SeriesInstanceUID="1.3",
+        FrameOfReferenceUID="1.4",
+        PatientID="P 1",
+        IssuerOfPatientID="H",
+        InstanceNumber=7,
+        AcquisitionNumber=2,
+        EchoNumbers=3,
+        TemporalPositionIdentifier=4,
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        BodyPartExamined="chest ",
+        ViewPosition="ap",
+        ImageOrientationPatient=[0, 1, 0, 0, 0, -1],
+        ImagePositionPatient=[1, 2, 3.5],
+        PixelSpacing=[0.5, 0.25],
+        Manufacturer="scrd",
+    )
+    header = read_header(path)
+    assert (header.sop_class, header.sop_uid) == (CTImageStorage, "1.1")
+    assert (header.study_uid, header.series_uid, header.frame_of_reference) == ("1.2", "1.3", "1.4")
+    assert (header.instance_number, header.frames, header.own) == (7, 1, True)
+    assert header.orientations == ((0, 1, 0, 0, 0, -1),)
+    assert header.positions == ((1, 2, 3.5),)
+    assert header.keys == ((2, 3, 4, None),)
+    info = header.info
+    assert (info.plane, info.spacing, info.localizer) == ("sagittal", (0.5, 0.25), True)
+    assert (info.body_part, info.view) == ("CHEST", "AP")
+    assert header.patient is not None and len(header.patient) == 64
+    other = read_header(make(U12, name="b", PatientID="P 1", IssuerOfPatientID="G"))
+    assert other.patient not in (None, header.patient)
+    assert read_header(make(U12, name="c")).patient is None
+    assert "P 1" not in repr(header)
+
+
+def test_nonsense_in_a_header_reads_as_nothing(make: Make) -> None:
+    header = read_header(
+        make(
+            U12,
+            ImageOrientationPatient=[1, 0, 0, 1, 0, 0],
+            ImagePositionPatient=["1", "2", "1e999"],
+            PixelSpacing=[0, 1],
+            BodyPartExamined="",
+        )
+    )
+    assert (header.orientations, header.positions) == ((None,), (None,))
+    assert (header.info.spacing, header.info.plane, header.info.body_part) == (None, None, None)
+    assert header.own is header.info.localizer is False
+
+
+def test_a_radiograph_has_the_spacing_of_its_detector(make: Make) -> None:
+    path = radiograph(make, U12, ImagerPixelSpacing=[0.1, 0.2])
+    assert read_header(path).info.spacing == (0.1, 0.2)
+
+
+def enhanced(pixels: np.ndarray) -> dict[str, Any]:
+    def one(**elements: Any) -> Sequence:
+        item = Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        return Sequence([item])
+
+    shared, frames = Dataset(), []
+    shared.PlaneOrientationSequence = one(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    shared.PixelMeasuresSequence = one(PixelSpacing=[2, 3])
+    for i in range(len(pixels)):
+        frame = Dataset()
+        frame.PlanePositionSequence = one(ImagePositionPatient=[0, i, 0])
+        frame.PixelValueTransformationSequence = one(
+            RescaleSlope=i + 1, RescaleIntercept=-i, RescaleType="US"
+        )
+        frame.FrameContentSequence = one(TemporalPositionIndex=i + 5)
+        frame.MREchoSequence = one(EffectiveEchoTime=12.5)
+        frames.append(frame)
+    return {
+        "SharedFunctionalGroupsSequence": Sequence([shared]),
+        "PerFrameFunctionalGroupsSequence": Sequence(frames),
+    }
+
+
+@pytest.mark.parametrize("undefined_length", [False, True])
+def test_an_enhanced_image_has_a_place_and_a_scale_for_each_frame(
+    make: Make, undefined_length: bool
+) -> None:
+    pixels = RNG.integers(0, 4096, (3, 7, 5), dtype=np.uint16)
+    ds = dataset(pixels, "MR", EnhancedMRImageStorage, **enhanced(pixels))
+    ds["PerFrameFunctionalGroupsSequence"].is_undefined_length = undefined_length
+    path = make(pixels)
+    ds.save_as(path, enforce_file_format=True)
+    header = read_header(path)
+    assert header.positions == ((0, 0, 0), (0, 1, 0), (0, 2, 0))
+    assert header.orientations == ((1, 0, 0, 0, 0, -1),) * 3
+    assert header.keys == tuple((None, 12.5, t, None) for t in (5, 6, 7))
+    assert (header.info.plane, header.info.spacing) == ("coronal", (2, 3))
+    for i in range(3):
+        np.testing.assert_array_equal(read_pixels(path, i), pixels[i] * (i + 1.0) - i)
+
+
+def test_frames_without_functional_groups_have_no_position(make: Make) -> None:
+    path = make(np.zeros((2, 3, 4), np.uint8), ImagePositionPatient=[1, 2, 3])
+    assert read_header(path).positions == (None, None)
+
+
+def test_objects_without_images_are_told_apart(make: Make) -> None:
+    segmentation = read_header(make(U12, "SEG", SegmentationStorage))
+    report = read_header(BUNDLED / "test_files" / "test-SR.dcm")
+    for header in (segmentation, report):
+        assert not header.is_image
+        with pytest.raises(ImageError, match="not an image of a patient"):
+            _ = header.info
+        with pytest.raises(ImageError, match="not an image of a patient"):
+            read_pixels(header.path)
+
+
+def test_an_image_cut_off_before_its_pixels_is_refused(make: Make) -> None:
+    path = make(U12)
+    path.write_bytes(path.read_bytes()[:-80])
+    with pytest.raises(ImageError, match="without pixel data"):
+        read_header(path)
+
+
+# ---------------------------------------------------------------------------------- DICOMDIR
+
+
+def test_a_dicomdir_lists_its_files() -> None:
+    path = BUNDLED / "test_files" / "dicomdirtests" / "DICOMDIR"
+    if not path.is_file():
+        pytest.skip("pydicom comes without its DICOMDIR test files")
+    files = read_dicomdir(path)
+    assert len(files) == len(set(files)) == 31
+    assert all(path.parent in file.parents and file.is_file() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("file_id", "listed"),
+    [
+        (["A", "IMAGE"], ("A", "IMAGE")),
+        ("IMAGE", ("IMAGE",)),
+        (["..", "IMAGE"], None),
+        ("/etc/passwd", None),
+        ("C:", None),
+    ],
+)
+def test_a_dicomdir_does_not_lead_out_of_its_folder(
+    make: Make, file_id: Any, listed: tuple[str, ...] | None
+) -> None:
+    record, empty = Dataset(), Dataset()
+    record.ReferencedFileID = file_id
+    path = make(U12, name="DICOMDIR", DirectoryRecordSequence=Sequence([empty, record, record]))
+    if listed is None:
+        with pytest.raises(ImageError, match="outside its folder"):
+            read_dicomdir(path)
+    else:
+        assert read_dicomdir(path) == [path.parent.joinpath(*listed)]
+    with pytest.raises(ImageError, match="not a DICOMDIR"):
+        read_dicomdir(make(U12))
+
+
+# ------------------------------------------------------------------- hostile and private files
+
+
+def element(group: int, number: int, vr: bytes, length: int) -> bytes:
+    head = group.to_bytes(2, "little") + number.to_bytes(2, "little") + vr
+    if vr in (b"SQ", b"OB", b"UN"):
+        return head + bytes(2) + length.to_bytes(4, "little")
+    return head + length.to_bytes(2, "little")
+
+
+UNDEFINED = 0xFFFFFFFF
+ITEM = b"\xfe\xff\x00\xe0"
+
+
+def inserted(path: Path, content: bytes) -> Path:
+    """Put raw elements of group 0029 in front of the pixel data."""
+    whole = path.read_bytes()
+    start = whole.index(element(0x7FE0, 0x0010, b"OW", 0)[:6])
+    path.write_bytes(whole[:start] + content + whole[start:])
+    return path
+
+
+def test_sequences_nested_without_end_are_refused(make: Make) -> None:
+    deeper = element(0x0029, 0x1010, b"SQ", UNDEFINED) + ITEM + UNDEFINED.to_bytes(4, "little")
+    with pytest.raises(ImageError, match="nested too deep"):
+        read_header(inserted(make(U12), deeper * 5000))
+
+
+def test_a_header_of_countless_items_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dicom_file, "_MAX_READS", 10_000)
+    monkeypatch.setattr(dicom_file, "_MAX_ITEMS", 10_000)
+    items = (ITEM + bytes(4)) * 20_000
+    private = element(0x0029, 0x1010, b"SQ", UNDEFINED) + items
+    frames = element(0x5200, 0x9230, b"SQ", len(items)) + items
+    for name, content in (("private", private), ("frames", frames)):
+        with pytest.raises(ImageError, match="too many elements"):
+            read_header(inserted(make(U12, name=name), content))
+
+
+def test_a_private_value_that_fills_the_file_is_not_read(make: Make) -> None:
+    path = inserted(make(U12), element(0x0029, 0x1010, b"OB", 2**31 - 2))
+    with pytest.raises(ImageError, match="without pixel data"):
+        read_header(path)
+
+
+def test_deflated_data_do_not_burst(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(np.zeros((999, 999), np.uint16))
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    pydicom.dcmwrite(path, ds, implicit_vr=False, little_endian=True)
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(dicom_file, "_MAX_INFLATED", 1 << 20)
+    with pytest.raises(ImageError, match="deflated data above 1 MiB"):
+        read_pixels(path)
+
+
+def test_nothing_of_a_patient_is_logged_or_told(
+    make: Make, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    path = make(
+        U12, PatientName="Doe^Jane", PatientID="0815", PatientBirthDate="19500101", WindowCenter="1"
+    )
+    secrets = (b"Doe^Jane", b"0815", b"19500101")
+    content = bytearray(path.read_bytes())
+    told = []
+    for position in range(0, len(content), 7):
+        broken = bytearray(content)
+        broken[position] ^= 0xFF
+        path.write_bytes(bytes(broken))
+        try:
+            read_header(path)
+            read_pixels(path)
+        except ImageError as error:
+            told.append(error.reason)
+    assert len(set(told)) > 3
+    everything = " ".join([*told, caplog.text, *(str(w.message) for w in recwarn.list)])
+    assert not any(secret.decode() in everything for secret in secrets)
