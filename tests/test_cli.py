@@ -149,7 +149,7 @@ def test_options_reach_the_settings(tree, tmp_path):
     assert (config["pooling"], config["acquisition"]) == ("top", "ignore")
     assert config["window"] == [10, 200]
     intensity = written["preprocessing"]["intensity"]
-    expected = {"low": 10.0, "high": 200.0, "headroom": 0.0, "channels": "rgb", "per_image": False}
+    expected = {"low": 10.0, "high": 200.0, "headroom": 0.0, "channels": "rgb", "scope": "data"}
     assert intensity == expected
 
 
@@ -183,7 +183,7 @@ def test_train_skips_broken_images_names_them_and_ends_with_1(tree, tmp_path):
         ("--objective best", ["'best'", "released"]),
         ("--pooling median", ["'median'", "excess"]),
         ("--acquisition no", ["'no'", "adjust"]),
-        ("--window 1", ["--window", "image, data", "LOW,HIGH", "'1'"]),
+        ("--window 1", ["--window", "auto, image, series, data", "LOW,HIGH", "'1'"]),
         ("--window 9,3", ["low < high"]),
         ("--noise perlin", ["'perlin'", "simplex"]),
         ("--far 2", ["false_alarm_rate"]),

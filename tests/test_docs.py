@@ -25,7 +25,7 @@ from scrd.data.check import CheckReport
 from scrd.detector import Detector
 from scrd.evaluation import evaluate
 from scrd.objectives import OBJECTIVES
-from scrd.report.run import write_scores
+from scrd.report.outputs import write_scores
 from scrd.scoring import POOLINGS
 from scrd.synthesis.probes import PROBES
 
@@ -107,7 +107,7 @@ def slugs(text):
 def test_named_commands_and_options_exist(page):
     everything = set().union(*(options_of(c) for c in ALL.values()), options_of(CLI))
     for fragment in code_fragments(page.read_text(encoding="utf-8")):
-        call = re.match(r"(?:\S*/)?scrd(?:\s+((?:bench )?[a-z]\w*))?(?=\s|$)", fragment)
+        call = re.match(r"(?:\S*/)?scrd(?:\s+((?:(?:bench|dataset) )?[a-z][\w-]*))?(?=\s|$)", fragment)
         options = re.findall(r"(?<!\S)--[a-z][a-z-]*", fragment)
         if call and call[1]:
             assert call[1] in (*ALL, *CLI.commands), fragment
@@ -140,7 +140,8 @@ def test_every_option_is_documented_with_its_default(command):
 
 def test_the_table_of_commands_is_complete():
     listed = {
-        re.match("scrd ((?:bench )?[a-z]+)", name)[1] for name in names(tables(COMMANDS)["command"])
+        re.match("scrd ((?:(?:bench|dataset) )?[a-z][a-z0-9-]*)", name)[1]
+        for name in names(tables(COMMANDS)["command"])
     }
     assert listed == set(ALL)
 
@@ -157,7 +158,7 @@ def example(tmp_path_factory):
     """A folder in which the README's example ran, on tiny images and for two iterations."""
     folder = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
-    rows = ["path,label,class,split,patient,view,mask"]
+    rows = ["path,label,class,split,patient,study,series,view,mask"]
     for split, kind, count in (
         ("train", "normal", 48),
         ("test", "normal", 4),
@@ -171,7 +172,8 @@ def example(tmp_path_factory):
             Image.fromarray(pixels).save(folder / "my-data" / name)
             mask = "mask.png" if kind == "lesion" else ""
             label = int(kind == "lesion")
-            rows.append(f"{name},{label},{kind},{split},{split}{kind}{i},view {i % 2},{mask}")
+            case = f"{split}{kind}{i // 2}"
+            rows.append(f"{name},{label},{kind},{split},{case},{case},{case},view {i % 2},{mask}")
     marked = np.zeros((64, 64), dtype=np.uint8)
     marked[8:16, 8:16] = 255
     Image.fromarray(marked).save(folder / "my-data" / "mask.png")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from scrd.bench.commands import app as bench
 from scrd.console import SKIPPED, err, out, refusing
+from scrd.datasets.commands import app as dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,7 @@ app = typer.Typer(
     "For research use only; not a medical device.",
 )
 app.add_typer(bench, name="bench")
+app.add_typer(dataset, name="dataset")
 
 Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
 Model = Annotated[Path, typer.Argument(help="Model folder.")]
@@ -106,8 +109,9 @@ def train(
     resize: Annotated[str, typer.Option(help="stretch or letterbox.")] = "stretch",
     channels: Annotated[str, typer.Option(help="auto, grey or rgb.")] = "auto",
     window: Annotated[
-        str, typer.Option(help="image, data, or LOW,HIGH: intensities that become 0 and 1.")
-    ] = "image",
+        str,
+        typer.Option(help="auto, image, series, data, or LOW,HIGH: what becomes 0 and 1."),
+    ] = "auto",
     held_out: Annotated[float, typer.Option(help="Share of normals kept from training.")] = 0.25,
     false_alarm_rate: Annotated[
         float, typer.Option("--far", help="Rate of false alarms to calibrate for.")
@@ -187,13 +191,13 @@ def train(
 def _parse_window(text: str) -> Any:
     from scrd.errors import ConfigError
 
-    if text in ("image", "data"):
+    if text in ("auto", "image", "series", "data"):
         return text
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(
-            f"--window takes image, data, or LOW,HIGH, two numbers, not {text!r}"
+            f"--window takes auto, image, series, data, or LOW,HIGH, two numbers, not {text!r}"
         ) from None
     return low, high
 
@@ -201,49 +205,175 @@ def _parse_window(text: str) -> Any:
 @app.command()
 def score(
     model: Model,
-    paths: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(help="Images, volumes, folders; or dicomweb://HOST/PATH with --study."),
+    ],
     out_folder: Out,
     overlays: Annotated[bool, typer.Option(help="Draw a heat map over each image.")] = True,
-    raw_maps: Annotated[bool, typer.Option(help="Write each map as .npy, source size.")] = False,
+    raw_maps: Annotated[
+        bool, typer.Option(help="Write the maps: .npy; of even volumes .nii.gz.")
+    ] = False,
+    dicom_out: Annotated[
+        str | None,
+        typer.Option(help="DICOM objects to write, with commas: sr, seg, sc, fseg, pm."),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Study Instance UID to fetch from dicomweb://.")
+    ] = None,
+    any_kind: Annotated[
+        bool, typer.Option(help="Score also images of another kind than the model's.")
+    ] = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",
 ) -> None:
-    """Score images: scores.csv, heat maps, raw maps on request."""
-    from scrd.data.reading import ImageError, find_images
-    from scrd.detector import Detector, Scored
-    from scrd.report.run import output_names, write_overlay, write_raw_map, write_scores
+    """Score images: scores.csv, series.csv, studies.csv, heat maps, DICOM objects on request."""
+    from scrd.data.series import list_sources
+    from scrd.detector import Detector
+    from scrd.report.outputs import Outputs, score_all
 
     with refusing():
-        files: list[Path] = []
-        for path in paths:
-            found = find_images(path) if path.is_dir() else [path]
-            if not found:
-                raise ImageError(path, "no images in this folder")
-            files += found
+        outputs = Outputs(overlays, raw_maps, _kinds(dicom_out))
+        with _fetched(paths, study) as (places, archive):
+            listing = list_sources(places)
+            detector = Detector.load(model, device=device)
+            summary = score_all(
+                detector,
+                listing,
+                out_folder,
+                outputs,
+                batch_size=batch_size,
+                any_kind=any_kind,
+                progress=True,
+            )
+            if archive is not None and summary.objects:
+                archive(summary.objects)
+                out.print(f"{len(summary.objects)} DICOM objects stored in the archive")
+    out.print(f"{summary.images} images, {summary.flagged} flagged: {out_folder / 'scores.csv'}")
+    if summary.studies:
+        out.print(
+            f"{summary.studies} studies, {summary.flagged_studies} flagged: "
+            f"{out_folder / 'studies.csv'}"
+        )
+    if listing.left_out:
+        out.print(f"{listing.left_out} DICOM files hold no image and were left out")
+    if summary.doubted:
+        out.print(f"{summary.doubted} images are doubtful, see {out_folder / 'warnings.csv'}")
+    for reason in summary.unwritten:
+        err.print(f"[bold yellow]not written:[/] {reason}", soft_wrap=True)
+    _report_skipped(summary.failures)
+
+
+def _kinds(text: str | None) -> tuple[str, ...]:
+    """The names between the commas."""
+    if not text:
+        return ()
+    from scrd.dicom.write import check_kinds
+
+    return check_kinds([name.strip() for name in text.split(",") if name.strip()])
+
+
+@contextmanager
+def _fetched(
+    paths: Sequence[str], study: str | None
+) -> Iterator[tuple[list[Path], Callable[[Sequence[Path]], None] | None]]:
+    """Local paths as they are; a study of an archive in a folder that vanishes afterwards."""
+    import tempfile
+
+    from scrd.errors import ConfigError
+
+    remote = [path for path in paths if path.startswith(("dicomweb://", "dicomwebs://"))]
+    if bool(remote) != (study is not None) or (remote and len(paths) > 1):
+        raise ConfigError("one dicomweb:// address and --study go together, and with nothing else")
+    if study is None:
+        yield [Path(path) for path in paths], None
+        return
+    from scrd.archive.dicomweb import fetch_study, store
+
+    with tempfile.TemporaryDirectory(prefix="scrd-") as folder:
+        fetch_study(remote[0], study, Path(folder))
+        yield [Path(folder)], lambda files: store(remote[0], files)
+
+
+@app.command()
+def watch(
+    model: Model,
+    orthanc: Annotated[str | None, typer.Option(help="Address of an Orthanc.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder that files arrive in.")] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="With --folder: where results go.")
+    ] = None,
+    state: Annotated[
+        Path, typer.Option(help="File that remembers what was done; one a watch.")
+    ] = Path("scrd-watch.sqlite"),
+    dicom_out: Annotated[
+        str, typer.Option(help="DICOM objects to store, with commas: sr, seg, sc, fseg, pm.")
+    ] = "sr,seg,sc",
+    settle: Annotated[
+        float, typer.Option(min=0, help="With --folder: seconds without change that end a study.")
+    ] = 10.0,
+    poll: Annotated[float, typer.Option(min=0, help="Seconds between two looks.")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Do what is there and end.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what was given up.")
+    ] = False,
+    batch_size: BatchSize = 16,
+    device: Device = "auto",
+) -> None:
+    """Score every study that arrives in an Orthanc or a folder and store the results back."""
+    import logging
+
+    from scrd.archive.folder import Folder
+    from scrd.archive.orthanc import Orthanc
+    from scrd.archive.state import State
+    from scrd.archive.watch import stopping
+    from scrd.archive.watch import watch as watch_archive
+    from scrd.data.series import list_sources
+    from scrd.detector import Detector
+    from scrd.errors import ConfigError, ScrdError
+    from scrd.report.outputs import Outputs, score_all
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+    def process(study: Path, _uid: str) -> list[Path]:
+        listing = list_sources([study])
+        results = study.parent / "results"
+        summary = score_all(
+            detector, listing, results, Outputs(overlays=False, kinds=kinds), batch_size=batch_size
+        )
+        for reason in summary.unwritten:
+            logging.getLogger("scrd.watch").warning("not written: %s", reason)
+        if summary.images == len(summary.failures):
+            why = summary.failures[0].reason if summary.failures else "it holds none"
+            raise ScrdError(f"none of {summary.images} images could be scored: {why}")
+        tables = sorted(results.glob("*.csv")) if folder is not None else []
+        return [*summary.objects, *tables]
+
+    with refusing():
+        kinds = _kinds(dicom_out)
+        if (orthanc is None) == (folder is None):
+            raise ConfigError("give either --orthanc or --folder")
+        if (folder is None) != (out_folder is None):
+            raise ConfigError("--folder needs --out, and --orthanc takes none")
+        if orthanc is not None and not kinds:
+            raise ConfigError("--dicom-out is empty: there would be nothing to store")
         detector = Detector.load(model, device=device)
-    names = output_names(files)
-    failures: list[ImageError] = []
-    flagged = 0
-
-    def outcomes() -> Iterator[Scored | ImageError]:
-        nonlocal flagged
-        scored = detector.score(files, batch_size=batch_size, progress=True)
-        for name, result in zip(names, scored, strict=True):
-            if isinstance(result, ImageError):
-                failures.append(result)
-            else:
-                flagged += result.flag
-                if overlays:
-                    picture = out_folder / "overlays" / name.with_name(f"{name.name}.jpg")
-                    write_overlay(detector, result, picture)
-                if raw_maps:
-                    raw = out_folder / "maps" / name.with_name(f"{name.name}.npy")
-                    write_raw_map(detector, result, raw)
-            yield result
-
-    write_scores(out_folder / "scores.csv", [str(f) for f in files], outcomes())
-    out.print(f"{len(files)} images, {flagged} flagged: {out_folder / 'scores.csv'}")
-    _report_skipped(failures)
+        archive: Orthanc | Folder
+        if orthanc is not None:
+            archive = Orthanc(orthanc)
+        else:
+            assert folder is not None and out_folder is not None
+            archive = Folder(folder, out_folder, settle_seconds=settle)
+        assert detector.fingerprint is not None
+        with (
+            State(state, name=archive.name, model=detector.fingerprint) as known,
+            stopping() as stop,
+        ):
+            if retry_failed:
+                known.retry_failed()
+            watch_archive(archive, process, known, poll_seconds=poll, once=once, stop=stop)
+            counts = known.counts
+    out.print(", ".join(f"{n} {status}" for status, n in counts.items()) or "no study")
 
 
 @app.command(name="eval")
@@ -294,7 +424,8 @@ def demo(
     from scrd.config import Config
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
-    from scrd.report.run import write_evaluation, write_overlay
+    from scrd.report.outputs import write_overlay
+    from scrd.report.run import write_evaluation
 
     note = (
         "The lesions of this demonstration are simulated, and all heads are variations of one "
@@ -310,7 +441,8 @@ def demo(
     evaluation = detector.evaluate(data, progress=True)
     write_evaluation(out_folder, detector, evaluation, notes=[note])
     for scored in evaluation.scored:
-        write_overlay(detector, scored, out_folder / "overlays" / f"{scored.path.stem}.jpg")
+        name = scored.path.stem
+        write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
     _print_metrics(evaluation.metrics)
     out.print(note)
     out.print(f"{time.perf_counter() - started:.0f} s; open {out_folder / 'report.html'}")

@@ -6,6 +6,7 @@ import json
 import os
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,17 @@ from PIL import Image
 
 from scrd.config import Config
 from scrd.data.reading import ImageError
+from scrd.data.source import Source
 from scrd.detector import Detector, Scored
 from scrd.evaluation import evaluate
-from scrd.report.run import (
-    draw,
-    output_names,
-    write_evaluation,
-    write_overlay,
-    write_raw_map,
-    write_scores,
-)
+from scrd.report.outputs import draw, output_names, write_overlay, write_raw_map, write_scores
+from scrd.report.run import write_evaluation
 
 
 def scored(score, p_value, flag):
-    return Scored(Path("x"), score, p_value, flag, {}, (1.0,), np.zeros((1, 1), np.float32), (1, 1))
+    return Scored(
+        Source(Path("x")), score, p_value, flag, {}, (1.0,), np.zeros((1, 1), np.float32), (1, 1)
+    )
 
 
 def rows(path):
@@ -80,12 +78,14 @@ def test_scores_of_a_stream_are_let_go_as_they_are_written(tmp_path):
     ],
 )
 def test_names_below_the_common_folder(tmp_path, files, names):
-    found = output_names([tmp_path / f for f in files])
+    found = output_names([Source(tmp_path / f) for f in files])
     assert [name.as_posix() for name in found] == names
 
 
 def test_names_never_meet(tmp_path):
-    files = [tmp_path / name for name in ("x.png.png", "x.png", "x.jpg", "y/x.png", "x.tif")]
+    files = [
+        Source(tmp_path / name) for name in ("x.png.png", "x.png", "x.jpg", "y/x.png", "x.tif")
+    ]
     assert len(set(output_names(files))) == len(files)
 
 
@@ -94,18 +94,18 @@ def test_links_keep_their_own_names(tmp_path):
     (tmp_path / "store" / "8f3a.png").write_bytes(b"")
     for name in ("first", "second"):
         (tmp_path / f"{name}.png").symlink_to(tmp_path / "store" / "8f3a.png")
-    found = output_names([tmp_path / "first.png", tmp_path / "second.png"])
+    found = output_names([Source(tmp_path / f"{name}.png") for name in ("first", "second")])
     assert [name.as_posix() for name in found] == ["first", "second"]
 
 
 def test_names_of_relative_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = output_names([Path("a.png"), tmp_path / "sub" / "b.png"])
+    found = output_names([Source(Path("a.png")), Source(tmp_path / "sub" / "b.png")])
     assert [name.as_posix() for name in found] == ["a", "sub/b"]
 
 
 def test_many_names_take_no_longer_than_reading_them():
-    files = [Path(f"/data/{i % 100}/{i}.png") for i in range(4000)]
+    files = [Source(Path(f"/data/{i % 100}/{i}.png")) for i in range(4000)]
     start = time.perf_counter()
     assert len(set(output_names(files))) == 4000
     assert time.perf_counter() - start < 1.5
@@ -148,7 +148,7 @@ def test_overlay_and_raw_map_at_the_source_size(detector, evaluation, tmp_path):
     assert found.shape == (80, 50)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, detector.source_map(case))
-    write_overlay(detector, case, tmp_path / "overlays" / "a.jpg")
+    write_overlay(detector, case, tmp_path / "overlays" / "a.jpg", "a")
     with Image.open(tmp_path / "overlays" / "a.jpg") as overlay:
         assert overlay.format == "JPEG"
         assert overlay.size == draw(detector, case, "x").size
@@ -164,9 +164,9 @@ def test_an_interrupted_overlay_leaves_the_older_one(detector, evaluation, tmp_p
         raise OSError("power cut")
 
     monkeypatch.setattr(os, "replace", fail)
-    for write in (write_overlay, write_raw_map):
+    for write in (partial(write_overlay, title="a"), write_raw_map):
         with pytest.raises(OSError, match="power cut"):
-            write(detector, evaluation.scored[0], target)
+            write(detector, evaluation.scored[0], path=target)
     assert target.read_bytes() == b"older"
 
 

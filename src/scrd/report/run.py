@@ -1,21 +1,14 @@
-"""The folders that `scrd score` and `scrd eval` leave."""
+"""The folder that `scrd eval` leaves."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
-import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
-from scrd.data.reading import ImageError, read_image
-from scrd.detector import Detector, Scored
+from scrd.detector import Detector
 from scrd.evaluation import Evaluation
 from scrd.report.figures import (
     HISTOGRAM_CAPTION,
@@ -26,89 +19,11 @@ from scrd.report.figures import (
     training_curve,
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
-from scrd.report.overlay import heat_overlay
+from scrd.report.outputs import draw, write_scores
 from scrd.storage import write_atomically
 
 _GALLERY_CASES = 6
 _GALLERY_SIDE = 1000
-
-Result = Scored | ImageError
-
-
-def write_scores(path: Path, names: Sequence[str], results: Iterable[Result]) -> None:
-    """Write ``scores.csv`` with columns path, score, p_value, flag, one row an image.
-
-    An image that could not be read keeps its row, with empty cells; ``errors.csv`` beside it
-    says why, and is there only if there is such an image. Results are taken one at a time and
-    let go, map and all, so that a stream of any length can be written.
-    """
-    rows: list[tuple[object, ...]] = []
-    failed = []
-    for name, result in zip(names, results, strict=True):
-        if isinstance(result, Scored):
-            rows.append((name, result.score, result.p_value, int(result.flag)))
-        else:
-            rows.append((name, "", "", ""))
-            failed.append((name, result.reason))
-    write_atomically(path, _csv(("path", "score", "p_value", "flag"), rows))
-    errors = path.with_name("errors.csv")
-    if failed:
-        write_atomically(errors, _csv(("path", "reason"), failed))
-    else:
-        errors.unlink(missing_ok=True)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def output_names(files: Sequence[Path]) -> list[Path]:
-    """Relative names for what is written about each file: its path below the common folder.
-
-    The suffix is dropped, unless two files differ in nothing else.
-    """
-    absolute = [Path(os.path.abspath(f)) for f in files]  # a link keeps its own name
-    root = Path(os.path.commonpath([f.parent for f in absolute])) if files else Path()
-    relative = [f.relative_to(root) for f in absolute]
-    taken = Counter([*relative, *(r.with_suffix("") for r in relative)])
-    return [r if taken[r.with_suffix("")] > 1 else r.with_suffix("") for r in relative]
-
-
-def draw(detector: Detector, scored: Scored, title: str) -> Image.Image:
-    """The overlay of a scored image, on the colour scale of the detector."""
-    calibration = detector.calibration
-    verdict = "flagged" if scored.flag else "not flagged"
-    window = detector.preprocessing.intensity
-    return heat_overlay(
-        read_image(scored.path),
-        detector.source_map(scored),
-        scale=calibration.map_scale,
-        threshold=calibration.map_threshold,
-        title=title,
-        caption=f"score {scored.score:.3g}, p {scored.p_value:.2g}, {verdict}",
-        window=(window.low, window.high),
-    )
-
-
-def write_overlay(detector: Detector, scored: Scored, path: Path) -> None:
-    """Write the overlay as JPEG, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    draw(detector, scored, scored.path.name).save(temporary, "JPEG", quality=90)
-    os.replace(temporary, path)
-
-
-def write_raw_map(detector: Detector, scored: Scored, path: Path) -> None:
-    """Write the map in source geometry, (H, W) float32 in [0, 2], as ``.npy``, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as f:
-        np.save(f, detector.source_map(scored))
-    os.replace(temporary, path)
 
 
 def write_evaluation(
