@@ -107,7 +107,9 @@ def slugs(text):
 def test_named_commands_and_options_exist(page):
     everything = set().union(*(options_of(c) for c in ALL.values()), options_of(CLI))
     for fragment in code_fragments(page.read_text(encoding="utf-8")):
-        call = re.match(r"(?:\S*/)?scrd(?:\s+((?:(?:bench|dataset) )?[a-z][\w-]*))?(?=\s|$)", fragment)
+        call = re.match(
+            r"(?:\S*/)?scrd(?:\s+((?:(?:bench|dataset) )?[a-z][\w-]*))?(?=\s|$)", fragment
+        )
         options = re.findall(r"(?<!\S)--[a-z][a-z-]*", fragment)
         if call and call[1]:
             assert call[1] in (*ALL, *CLI.commands), fragment

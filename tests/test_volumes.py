@@ -7,8 +7,6 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from typer.testing import CliRunner
 
 from scrd.cli import app
@@ -18,66 +16,9 @@ from scrd.data.reading import read_image
 from scrd.data.series import list_sources
 from scrd.detector import Detector
 from scrd.evaluation import evaluate
+from synthetic_volumes import COLUMNS, ROWS, SLICES, head, write_dicom, write_nifti
 
-SLICES, ROWS, COLUMNS = 8, 40, 48
-SPACING = (1.0, 1.5, 4.0)  # mm between columns, rows, slices
-ORIGIN = (-20.0, -30.0, 10.0)  # LPS
 NORMALS = 24
-
-
-def head(seed, lesion=False, gain=1.0):
-    """(slices, rows, columns), float32: an uneven ellipsoid, as axial DICOM slices show it."""
-    rng = np.random.default_rng(seed)
-    z, y, x = np.mgrid[-1 : 1 : SLICES * 1j, -1 : 1 : ROWS * 1j, -1 : 1 : COLUMNS * 1j]
-    inside = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 1.3) ** 2 < 1
-    volume = inside * (600 + 150 * x + 80 * np.sin(9 * y)) + rng.normal(0, 15, z.shape)
-    if lesion:
-        volume[3:6, 12:24, 14:28] *= 0.4 + 1.2 * rng.integers(0, 2, (3, 12, 14))
-    return (gain * volume.clip(0).round()).astype(np.float32)
-
-
-def write_nifti(path, volume):
-    """In RAS+ voxel order, so that the cut has to turn it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dx, dy, dz = SPACING
-    lps = np.array(
-        [[dx, 0, 0, ORIGIN[0]], [0, dy, 0, ORIGIN[1]], [0, 0, dz, ORIGIN[2]], [0, 0, 0, 1]]
-    )
-    ras = np.diag([-1.0, -1, 1, 1]) @ lps
-    image = nib.Nifti1Image(volume.transpose(2, 1, 0), ras)
-    nib.save(nib.as_closest_canonical(image), path)
-
-
-def write_dicom(folder, volume, number):
-    """One MR file a slice, in shuffled order of names."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = np.random.default_rng(number).permutation(SLICES)
-    for k, name in enumerate(names):
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = MRImageStorage
-        uid = f"1.2.3.{number}.1.{k + 1}"
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = uid
-        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.3.{number}", f"1.2.3.{number}.1"
-        dataset.FrameOfReferenceUID = f"1.2.3.{number}.9"
-        dataset.PatientID, dataset.PatientName = f"ID{number}", "Doe^Jane"
-        dataset.PatientBirthDate, dataset.PatientSex = "19700101", "F"
-        dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "20200102", "101112", ""
-        dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-        dataset.Modality, dataset.BodyPartExamined = "MR", "HEAD"
-        dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
-        dataset.SeriesNumber, dataset.InstanceNumber = 1, int(name) + 1
-        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        dataset.ImagePositionPatient = [*ORIGIN[:2], ORIGIN[2] + SPACING[2] * k]
-        dataset.PixelSpacing = [SPACING[1], SPACING[0]]
-        dataset.SliceThickness = SPACING[2]
-        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = ROWS, COLUMNS, 1
-        dataset.PhotometricInterpretation = "MONOCHROME2"
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
-        dataset.PixelRepresentation = 0
-        dataset.PixelData = volume[k].astype("<u2").tobytes()
-        dataset.save_as(folder / f"{name:03d}", enforce_file_format=True)
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +201,32 @@ def test_dicom_objects_of_pictures_are_refused(model, tmp_path):
     assert result.exit_code == 2
     assert "not DICOM" in result.output
     assert not Path(tmp_path / "o").exists()
+
+
+def test_a_ct_series_is_read_in_hu_and_scored_at_three_levels(tmp_path):
+    for i in range(12):
+        write_dicom(tmp_path / "data" / f"{i}", head(i) - 300, i, "CT")
+    config = Config(image_size=64, iterations=15, batch_size=8, held_out=0.5, false_alarm_rate=0.2)
+    detector = Detector.fit(tmp_path / "data", config, device="cpu")
+    assert detector.contract.units == ("HU",)
+    intensity = detector.preprocessing.intensity
+    assert (intensity.scope, intensity.low, intensity.high) == ("data", -1000, 1000)
+    detector.save(tmp_path / "m")
+    write_dicom(tmp_path / "study", head(50, lesion=True) - 300, 50, "CT")
+    words = ("--out", tmp_path / "out", "--no-overlays", "--device", "cpu")
+    result = scrd("score", tmp_path / "m", tmp_path / "study", *words)
+    assert result.exit_code == 0, result.output
+    assert len(table(tmp_path / "out" / "scores.csv")) == SLICES
+    [series], [study] = (
+        table(tmp_path / "out" / "series.csv"),
+        table(tmp_path / "out" / "studies.csv"),
+    )
+    assert series["score"] == study["score"]
+    assert (series["images"], series["how"], series["flag"]) == (str(SLICES), "calibrated", "1")
+    # a model of CT does not take MR
+    write_dicom(tmp_path / "mr", head(51), 51)
+    words = ("--out", tmp_path / "no", "--no-overlays", "--device", "cpu")
+    assert scrd("score", tmp_path / "m", tmp_path / "mr", *words).exit_code == 1
+    reasons = {row["reason"] for row in table(tmp_path / "no" / "errors.csv")}
+    assert len(reasons) == 1
+    assert "modality MR; trained on CT" in reasons.pop()

@@ -336,7 +336,8 @@ def watch(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 
     def process(study: Path, _uid: str) -> list[Path]:
-        listing = list_sources([study])
+        # of a watched folder these are links; results name what they lead to
+        listing = list_sources(sorted(path.resolve() for path in study.iterdir()))
         results = study.parent / "results"
         summary = score_all(
             detector, listing, results, Outputs(overlays=False, kinds=kinds), batch_size=batch_size

@@ -31,9 +31,9 @@ def test_every_seed_is_read(fuzzing: ModuleType, tmp_path: Path) -> None:
 
 
 def test_broken_files_are_read_or_refused(fuzzing: ModuleType) -> None:
-    counts = fuzzing.fuzz(250, seed=7)
+    counts = fuzzing.fuzz(208, seed=7)  # eight of each seed
     assert counts.failures == []
-    assert sum(counts.outcomes.values()) == 250
+    assert sum(counts.outcomes.values()) == 208
     assert {outcome for _, outcome in counts.outcomes} == {"read", "refused"}
     assert 0 < max(counts.resident.values()) < 2 << 30
 

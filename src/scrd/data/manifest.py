@@ -135,10 +135,10 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
 
     - a CSV file, or a folder that holds `split.csv`. Columns `path`, `label` (0 normal,
       1 abnormal), `class` and `split` (train or test), and if known `patient`, `group`, `study`,
-      `series` and `mask`; others are kept as attributes. Paths are relative to the CSV file's folder and
-      may be absolute or lead out of it. Abnormal images in the split "train" are allowed and
-      never trained on. A file `boxes.csv` beside it, with columns `path`, `x_min`, `y_min`,
-      `x_max` and `y_max`, gives boxes, any number an image.
+      `series` and `mask`; others are kept as attributes. Paths are relative to the CSV file's
+      folder and may be absolute or lead out of it. Abnormal images in the split "train" are
+      allowed and never trained on. A file `boxes.csv` beside it, with columns `path`, `x_min`,
+      `y_min`, `x_max` and `y_max`, gives boxes, any number an image.
     - a folder with `train/normal`, `test/normal` and `test/<class>`, in any case of the letters.
       The mask of `test/<class>/<name>.*` is `masks/<class>/<name>.png`, where that file exists.
       Either of `train` and `test` may be missing; folders beside them are ignored.

@@ -1,0 +1,298 @@
+"""What a watch knows, on disk: which studies wait, which are done, how far the archive was read.
+
+Every step is one SQLite transaction, synced to disk, so that a process that is killed at any
+moment goes on where it was. One process at a time may use a state file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from scrd.dicom.uids import tag
+from scrd.errors import ScrdError
+
+Outcome = Literal["done", "refused", "failed"]
+
+_FORMAT = 1
+_TABLES = (
+    """CREATE TABLE archive (
+        name TEXT NOT NULL,         -- address or folder, without credentials
+        sequence INTEGER NOT NULL,  -- last change that was read; 0 none
+        mark TEXT NOT NULL          -- what that change was
+    )""",
+    "CREATE TABLE arriving (key TEXT PRIMARY KEY)",
+    """CREATE TABLE studies (
+        key TEXT PRIMARY KEY,       -- what the archive calls the study
+        uid TEXT NOT NULL,          -- Study Instance UID
+        fingerprint TEXT NOT NULL,  -- of the source images
+        model TEXT NOT NULL,
+        status TEXT NOT NULL CHECK (status IN ('queued', 'done', 'refused', 'failed')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        next_try REAL NOT NULL,     -- seconds since the epoch
+        reason TEXT NOT NULL DEFAULT '',
+        updated REAL NOT NULL
+    )""",
+    "CREATE INDEX waiting ON studies (status, next_try)",
+    f"PRAGMA user_version = {_FORMAT}",
+)
+
+log = logging.getLogger("scrd.watch")
+
+
+class StateError(ScrdError):
+    """A state file cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A study that is complete for now.
+
+    Attributes:
+        key: What the archive calls it.
+        uid: Study Instance UID.
+        fingerprint: Of its source images, equal as long as they are the same.
+    """
+
+    key: str
+    uid: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study whose turn it is.
+
+    Attributes:
+        key: What the archive calls it.
+        uid: Study Instance UID.
+        attempts: How often it was begun, this time included.
+    """
+
+    key: str
+    uid: str
+    attempts: int
+
+
+class State:
+    """The state file of one watch, held until it is closed.
+
+    Args:
+        path: The file; made if it does not exist.
+        name: The archive's address or folder.
+        model: Fingerprint of the model: a study that was scored with another one is scored again
+            when it arrives again.
+
+    Raises:
+        StateError: another process holds the file, it cannot be written, it belongs to another
+            archive, or it is no state file.
+    """
+
+    def __init__(self, path: Path, *, name: str, model: str) -> None:
+        self.path = path
+        self.work = path.with_name(path.name + ".work")
+        self.model = model
+        self._lock = FileLock(f"{path}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._open(name)
+        except Timeout:
+            raise StateError(f"{path}: another scrd watch is using this state file") from None
+        except sqlite3.DatabaseError as e:
+            self.close()
+            raise StateError(f"{path}: not a state file of scrd watch ({type(e).__name__})") from e
+        except OSError as e:
+            self.close()
+            raise StateError(f"{path}: cannot be written ({e.strerror})") from e
+        except StateError:
+            self.close()
+            raise
+
+    def _open(self, name: str) -> None:
+        # UIDs are nobody else's business
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._db = sqlite3.connect(self.path, isolation_level=None)
+        self._db.execute("PRAGMA synchronous = FULL")
+        format_ = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if format_ == 0:
+            with self._transaction():
+                for statement in _TABLES:
+                    self._db.execute(statement)
+                self._db.execute("INSERT INTO archive VALUES (?, 0, '')", (name,))
+        elif format_ != _FORMAT:
+            raise StateError(
+                f"{self.path}: state of format {format_}, this version of scrd reads {_FORMAT}"
+            )
+        known = self._db.execute("SELECT name FROM archive").fetchone()[0]
+        if known != name:
+            raise StateError(f"{self.path}: belongs to {known}, not to {name}; choose another file")
+
+    @property
+    def position(self) -> tuple[int, str]:
+        """Sequence number of the last change that was read, 0 at the start, and what it was."""
+        sequence, mark = self._db.execute("SELECT sequence, mark FROM archive").fetchone()
+        return sequence, mark
+
+    @property
+    def arriving(self) -> tuple[str, ...]:
+        """Keys of studies that were seen and were not complete then."""
+        return tuple(key for (key,) in self._db.execute("SELECT key FROM arriving ORDER BY rowid"))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Status → number of studies."""
+        rows = self._db.execute("SELECT status, COUNT(*) FROM studies GROUP BY status")
+        return {status: count for status, count in rows}
+
+    def record(
+        self,
+        *,
+        queue: Iterable[Arrival] = (),
+        arriving: Iterable[str] = (),
+        settled: Iterable[str] = (),
+        position: tuple[int, str] | None = None,
+    ) -> None:
+        """Write down what was seen, in one transaction.
+
+        Args:
+            queue: Complete studies. One whose images and model are those of last time keeps its
+                status; any other waits for its turn.
+            arriving: Keys of studies that are not complete.
+            settled: Keys of studies that are complete or gone.
+            position: See :attr:`position`; None leaves it.
+        """
+        now = time.time()
+        queued = []
+        with self._transaction():
+            for study in queue:
+                changed = self._db.execute(
+                    "INSERT INTO studies (key, uid, fingerprint, model, status, next_try, updated)"
+                    " VALUES (?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT (key) DO UPDATE SET"
+                    " fingerprint = excluded.fingerprint, model = excluded.model,"
+                    " status = 'queued', attempts = 0, reason = '',"
+                    " next_try = excluded.next_try, updated = excluded.updated"
+                    " WHERE fingerprint <> excluded.fingerprint OR model <> excluded.model",
+                    (study.key, study.uid, study.fingerprint, self.model, now, now),
+                ).rowcount
+                if changed:
+                    queued.append(study.uid)
+            self._db.executemany("DELETE FROM arriving WHERE key = ?", [(k,) for k in settled])
+            self._db.executemany(
+                "INSERT OR IGNORE INTO arriving VALUES (?)", [(k,) for k in arriving]
+            )
+            if position is not None:
+                self._db.execute("UPDATE archive SET sequence = ?, mark = ?", position)
+        for uid in queued:
+            log.info("study %s: queued", tag(uid))
+
+    def claim(self) -> Job | None:
+        """The study that has waited longest, or None; that it was begun is on disk afterwards.
+
+        It stays in the queue: whoever is killed finds it there.
+        """
+        now = time.time()
+        with self._transaction():
+            row = self._db.execute(
+                "SELECT key, uid, attempts + 1 FROM studies"
+                " WHERE status = 'queued' AND next_try <= ? ORDER BY next_try, rowid LIMIT 1",
+                (now,),
+            ).fetchone()
+            if row is None:
+                return None
+            self._db.execute(
+                "UPDATE studies SET attempts = attempts + 1, updated = ? WHERE key = ?",
+                (now, row[0]),
+            )
+        return Job(*row)
+
+    def finish(
+        self, key: str, outcome: Outcome, *, fingerprint: str | None = None, reason: str = ""
+    ) -> None:
+        """Take a study out of the queue.
+
+        Args:
+            key: The study.
+            outcome: What came of it.
+            fingerprint: Of the images that were scored, where they were fetched.
+            reason: Why it was refused or failed, without patient data.
+        """
+        with self._transaction():
+            self._db.execute(
+                "UPDATE studies SET status = ?, fingerprint = COALESCE(?, fingerprint), model = ?,"
+                " reason = ?, updated = ? WHERE key = ?",
+                (outcome, fingerprint, self.model, reason, time.time(), key),
+            )
+
+    def retry(self, key: str, *, seconds: float, reason: str) -> None:
+        """Leave a study in the queue, to be tried again in some seconds."""
+        now = time.time()
+        with self._transaction():
+            self._db.execute(
+                "UPDATE studies SET next_try = ?, reason = ?, updated = ? WHERE key = ?",
+                (now + seconds, reason, now, key),
+            )
+
+    def put_back(self, key: str) -> None:
+        """Put a study at the end of the queue as if it had not been begun."""
+        now = time.time()
+        with self._transaction():
+            self._db.execute(
+                "UPDATE studies SET attempts = attempts - 1, next_try = ?, updated = ?"
+                " WHERE key = ?",
+                (now, now, key),
+            )
+
+    def forget(self, key: str) -> None:
+        """Drop a study that the archive does not hold any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM studies WHERE key = ?", (key,))
+
+    def retry_failed(self) -> int:
+        """Put all studies that failed back into the queue; returns how many."""
+        now = time.time()
+        with self._transaction():
+            return self._db.execute(
+                "UPDATE studies SET status = 'queued', attempts = 0, next_try = ?, updated = ?"
+                " WHERE status = 'failed'",
+                (now, now),
+            ).rowcount
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if hasattr(self, "_db"):
+            self._db.close()
+        self._lock.release()
+
+    def __enter__(self) -> State:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT, or ROLLBACK on any exception."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._db.execute("COMMIT" if kind is None else "ROLLBACK")
