@@ -28,11 +28,13 @@ __all__ = [
 ]
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 100_000_000
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _DICOM_MAGIC = slice(128, 132)
 _NIFTI_MAGIC = slice(344, 348)
+_NIFTI_2_MAGIC = slice(4, 8)
+_GZIP = b"\x1f\x8b"
 _HEAD = 352  # bytes that tell every format
 
 
@@ -219,12 +221,13 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
 def _told(stream: BinaryIO) -> str:
     """The format of an open file; pydicom and nibabel are loaded only where they may be needed."""
     head = stream.read(_HEAD)
+    if head[_DICOM_MAGIC] == b"DICM":  # the 128 bytes before may be those of another format
+        return "DICOM"
     for signature, picture in SIGNATURES.items():
         if head.startswith(signature):
             return picture
-    if head[_DICOM_MAGIC] == b"DICM":
-        return "DICOM"
-    if head.startswith(b"\x1f\x8b") or head[_NIFTI_MAGIC] in (b"n+1\0", b"ni1\0"):
+    first, second = head[_NIFTI_MAGIC], head[_NIFTI_2_MAGIC]
+    if head.startswith(_GZIP) or first in (b"n+1\0", b"ni1\0") or second in (b"n+2\0", b"ni2\0"):
         from scrd.data.nifti import is_nifti
 
         stream.seek(0)
