@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from opensimplex import OpenSimplex
 
-from scrd.synthesis.perturbation import NoiseSettings, apply_perturbation, sample_perturbation
+from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
+from scrd.synthesis.settings import NoiseSettings
 from scrd.synthesis.simplex import random_permutations, simplex_fields
 
 BATCH, SIDE = 16, 256

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from scrd.calibration import (
-    Calibration,
-    Level,
-    calibrate,
-    learn_normals,
-    p_values,
-    pool,
-    threshold_at,
-)
+from scrd.calibration import Calibration, Level, p_values, pool, threshold_at
 from scrd.config import Config, from_dict
+from scrd.learning import calibrate, learn_normals
 from scrd.model import build_model
 from scrd.scoring import POOLINGS, distances, infer
 from scrd.weighing import scale_weights

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from scrd.config import Config, ConfigError, from_dict
-from scrd.synthesis.perturbation import NoiseSettings
+from scrd.synthesis.settings import NoiseSettings
 
 
 @pytest.mark.parametrize(

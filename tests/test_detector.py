@@ -20,8 +20,9 @@ from scrd.config import Config
 from scrd.data.manifest import ManifestError, Record, read_manifest
 from scrd.data.preprocess import prepare
 from scrd.data.reading import ImageError, read_image
-from scrd.detector import Detector, Scored
+from scrd.detector import Detector
 from scrd.fitting import hold_out
+from scrd.scorer import Scored
 from scrd.scoring import infer
 from scrd.storage import ModelFolderError
 from scrd.training import TrainingError
@@ -112,14 +113,15 @@ def test_fitting_leaves_the_global_generators_alone(normals):
 
 def test_the_calibrating_normals_have_no_part_in_the_model(normals, trained):
     prepared = fitting.prepare(normals, QUICK)
-    images = prepared.calibrating.images.flip(2) * 0.5 + 0.3
+    images = np.ascontiguousarray(prepared.calibrating.images[:, :, ::-1]) * 0.5 + 0.3
     changed = dataclasses.replace(prepared.calibrating, images=images)
     other = Detector.fit(dataclasses.replace(prepared, calibrating=changed), QUICK, device="cpu")
     state = other.model.state_dict()
     assert all(torch.equal(t, state[name]) for name, t in trained.model.state_dict().items())
     assert other.calibration.scores != trained.calibration.scores
     # while those that train have
-    changed = dataclasses.replace(prepared.fitting, images=prepared.fitting.images.flip(2))
+    images = np.ascontiguousarray(prepared.fitting.images[:, :, ::-1])
+    changed = dataclasses.replace(prepared.fitting, images=images)
     other = Detector.fit(dataclasses.replace(prepared, fitting=changed), QUICK, device="cpu")
     for part in ("scaler", "normals", "scale_head"):
         names = [name for name in state if name.startswith(part)]
@@ -288,7 +290,7 @@ def test_letterbox_padding_has_no_say_in_the_excess(tmp_path):
         tmp_path / "data", dataclasses.replace(QUICK, resize="letterbox"), device="cpu"
     )
     (scored,) = detector.score([tmp_path / "data" / "0.png"])
-    image = prepare(read_image(scored.path), detector.preprocessing)[None]
+    image = torch.from_numpy(prepare(read_image(scored.path), detector.preprocessing)[None])
     content = torch.zeros(1, 64, 64, dtype=torch.bool)
     content[:, 16:48] = True
     found = infer(detector.model, image, content)
@@ -340,12 +342,12 @@ def test_sixteen_bits_keep_their_levels_on_the_way_to_the_model(tmp_path):
     pixels = read_image(save(ramp, tmp_path / "ramp.png"))
     assert pixels.dtype == np.uint16
     reached = prepare(pixels, detector.preprocessing)
-    assert len(torch.unique(reached)) == 245
+    assert len(np.unique(reached)) == 245
     order = np.argsort(ramp.ravel(), kind="stable")
-    assert (np.diff(reached.numpy().ravel()[order]) >= 0).all()
+    assert (np.diff(reached.ravel()[order]) >= 0).all()
     detector.save(tmp_path / "model")
     again = Detector.load(tmp_path / "model", device="cpu")
-    assert torch.equal(prepare(pixels, again.preprocessing), reached)
+    np.testing.assert_array_equal(prepare(pixels, again.preprocessing), reached)
     (scored,) = again.score([tmp_path / "ramp.png"])
     assert np.isfinite(scored.score)
 

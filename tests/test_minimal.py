@@ -11,18 +11,19 @@ from PIL import Image
 from torch import nn
 
 import scrd.training
-from scrd.calibration import learn_normals
 from scrd.config import Config
 from scrd.data.intensity import fit_intensity
 from scrd.data.preprocess import Preprocessing, prepare
 from scrd.data.reading import read_image
+from scrd.learning import learn_normals
 from scrd.metrics import auroc
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.runtime import make_fabric
 from scrd.scoring import infer
-from scrd.synthesis.perturbation import NoiseSettings, apply_perturbation, sample_perturbation
+from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 from scrd.synthesis.probes import PROBES
+from scrd.synthesis.settings import NoiseSettings
 from scrd.training import batch_indices, train
 
 SIZE, BATCH, STEPS = 64, 4, 3
@@ -250,7 +251,7 @@ def test_same_model_input(minimal, images, tmp_path, mode):
     assert found == files
     intensity = fit_intensity(map(read_image, files), window="image", channels="auto")
     for file, theirs in zip(files, read, strict=True):
-        ours = prepare(read_image(file), Preprocessing(intensity, 32))
+        ours = torch.from_numpy(prepare(read_image(file), Preprocessing(intensity, 32)))
         assert len(ours) == len(mode)
         # percentiles are interpolated between pixels, of which three channels have three times more
         atol = 1e-5 if mode == "RGB" else 0.01

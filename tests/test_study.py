@@ -7,7 +7,7 @@ import pytest
 from scrd.calibration import Calibration, Level, p_values, pool
 from scrd.data.reading import ImageError
 from scrd.data.source import Series, Source
-from scrd.detector import Scored
+from scrd.scorer import Scored
 from scrd.study import collect, judge
 
 NORMALS = tuple(np.linspace(0, 1, 40).tolist())

@@ -13,7 +13,7 @@ from scrd.config import Config
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES
 from scrd.runtime import make_fabric
-from scrd.synthesis.perturbation import NoiseSettings
+from scrd.synthesis.settings import NoiseSettings
 from scrd.training import TrainingError, batch_indices, learning_rate, spread, train
 
 BASE = Config(image_size=64, batch_size=4, iterations=6, checkpoint_every=3, objective="rd")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from scrd.errors import ConfigError
-from scrd.synthesis.perturbation import NoiseSettings
+from scrd.synthesis.settings import NoiseSettings
 
 T = TypeVar("T")
 

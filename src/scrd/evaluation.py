@@ -16,7 +16,7 @@ from scrd.calibration import Calibration
 from scrd.data.confounds import confound_table, scalars
 from scrd.data.manifest import GROUPING, ManifestError, Record, read_manifest
 from scrd.data.reading import ImageError, read_image
-from scrd.detector import Detector, Scored
+from scrd.detector import Detector
 from scrd.localisation import localise
 from scrd.metrics import (
     auroc,
@@ -27,6 +27,7 @@ from scrd.metrics import (
     sensitivity_at_far,
 )
 from scrd.runtime import versions
+from scrd.scorer import Scored
 from scrd.study import judge
 
 _MOST_STRATA = 6

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from scrd.calibration import Calibration, calibrate, learn_normals
+from scrd.calibration import Calibration
 from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
 from scrd.data.contract import Contract, learn_contract
@@ -24,6 +24,7 @@ from scrd.data.manifest import Manifest, Record, read_manifest
 from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.data.reading import ImageError, read_image, read_info
 from scrd.data.split import split_by_group
+from scrd.learning import calibrate, learn_normals
 from scrd.model import SCRD, build_model
 from scrd.objectives import OBJECTIVES
 from scrd.progress import counting, training_bar
@@ -175,7 +176,7 @@ def fit(
     with training_bar(config.iterations, progress) as on_log:
         log = train(
             model,
-            data.fitting.images,
+            torch.from_numpy(data.fitting.images),
             config,
             fabric=fabric,
             checkpoint=checkpoint,
@@ -185,14 +186,14 @@ def fit(
     trained = time.perf_counter() - started
     learn_normals(
         model,
-        data.fitting.images,
-        content_masks(data.fitting.source_sizes, preprocessing),
+        torch.from_numpy(data.fitting.images),
+        torch.from_numpy(content_masks(data.fitting.source_sizes, preprocessing)),
         config,
     )
     calibration = calibrate(
         model,
-        data.calibrating.images,
-        content_masks(data.calibrating.source_sizes, preprocessing),
+        torch.from_numpy(data.calibrating.images),
+        torch.from_numpy(content_masks(data.calibrating.source_sizes, preprocessing)),
         groups=data.groups,
         series=data.series,
         studies=data.studies,

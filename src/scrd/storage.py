@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scrd.errors import ScrdError
+from scrd.files import sha256
 
 FORMAT = 2
 _REQUIRED = ("weights.safetensors", "calibration.json")
@@ -48,22 +48,6 @@ class Contents:
     weights: Mapping[str, Tensor]
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as f:
-        while block := f.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_model_folder(
     folder: Path, contents: Contents, *, log_lines: str, card: str, replace: bool = False
 ) -> None:
@@ -86,7 +70,7 @@ def write_model_folder(
     shutil.copymode(building / _REQUIRED[1], building / _REQUIRED[0])
     (building / "training.jsonl").write_text(log_lines)
     (building / "card.md").write_text(card, encoding="utf-8")
-    hashes = {name: _sha256(building / name) for name in _REQUIRED}
+    hashes = {name: sha256(building / name) for name in _REQUIRED}
     config = {"format": FORMAT, **contents.config, "sha256": hashes}
     (building / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False))
     older = folder.with_name(folder.name + ".older")
@@ -138,7 +122,7 @@ def read_model_folder(folder: Path) -> Contents:
         path = folder / name
         if not path.is_file():
             raise ModelFolderError(f"{path}: missing from the model folder")
-        if _sha256(path) != config.get("sha256", {}).get(name):
+        if sha256(path) != config.get("sha256", {}).get(name):
             raise ModelFolderError(
                 f"{path}: does not match the hash in config.json: damaged or changed after training"
             )
@@ -151,7 +135,7 @@ def read_model_folder(folder: Path) -> Contents:
 
 def read_fingerprint(folder: Path) -> str:
     """SHA-256, in hexadecimal, of ``config.json``, which holds the hashes of the rest."""
-    return _sha256(folder / "config.json")
+    return sha256(folder / "config.json")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

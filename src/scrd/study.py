@@ -9,7 +9,7 @@ from itertools import groupby
 from scrd.calibration import Calibration, Level, p_values, pool
 from scrd.data.reading import ImageError
 from scrd.data.source import Series, Source
-from scrd.detector import Scored
+from scrd.scorer import Scored
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,7 @@ def test_the_scores_are_those_of_the_method(line, runs, data):
     expected = roc_auc_score(labels, np.concatenate([scores["normal"], scores["spot"]]))
     assert line["metrics"]["auroc"] == pytest.approx(expected, abs=1e-5)
     calibrating = material.prepared.calibrating.images
-    normal = (calibrating.mean(dim=(1, 2, 3)) - centre).abs().tolist()
+    normal = np.abs(calibrating.mean(axis=(1, 2, 3)) - centre).tolist()
     threshold = threshold_at(normal, range(len(normal)), 0.3)
     assert line["metrics"]["threshold"] == pytest.approx(threshold, rel=1e-4)
     assert line["metrics"]["false_alarm_rate"] == (scores["normal"] >= threshold).mean()

@@ -16,7 +16,7 @@ from pydicom.uid import (
 
 from scrd.data.intensity import Intensity
 from scrd.data.source import Series
-from scrd.detector import Scored
+from scrd.scorer import Scored
 from scrd.study import SeriesResult, StudyResult, Verdict
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"

@@ -184,7 +184,8 @@ def imagenet_crop(path: Path) -> Tensor:
         (3, ``SIDE``, ``SIDE``), float32, in [0, 1]. Drawn from the global random state.
     """
     pixels = read_image(path)
-    image = prepare(pixels, Preprocessing(Intensity(0, 255, 0, "rgb"), 2 * SIDE))
+    rule = Preprocessing(Intensity(0, 255, 0, "rgb"), 2 * SIDE)
+    image = torch.from_numpy(prepare(pixels, rule))
     middle = slice(SIDE // 2, SIDE // 2 + SIDE)
     crop = image[:, middle, middle]
     if torch.rand(()) < GREY_SHARE:

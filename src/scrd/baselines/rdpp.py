@@ -16,7 +16,8 @@ from scrd.model.bottleneck import Bottleneck
 from scrd.model.student import Student
 from scrd.objectives.distance import distance_map, flat_distance
 from scrd.scoring import anomaly_map
-from scrd.synthesis.perturbation import NoiseSettings, apply_perturbation, sample_perturbation
+from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
+from scrd.synthesis.settings import NoiseSettings
 from scrd.training import batch_indices
 
 NOISE = NoiseSettings()

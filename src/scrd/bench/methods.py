@@ -135,15 +135,15 @@ def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
             device=device,
         )
     )
-    baseline.fit(prepared.fitting.images)
+    baseline.fit(torch.from_numpy(prepared.fitting.images))
     seconds = time.perf_counter() - started
 
     def answer(stack: ImageStack) -> Answers:
-        scores, maps = baseline.score(stack.images)
+        scores, maps = baseline.score(torch.from_numpy(stack.images))
         own = scores.double().numpy()
         pooled = {OWN: own}
         if maps is not None:
-            content = content_masks(stack.source_sizes, settings)
+            content = torch.from_numpy(content_masks(stack.source_sizes, settings))
             statistics = map_statistics(maps, content)
             pooled |= {name: s.double().numpy() for name, s in statistics.items()}
         return Answers(own, pooled, maps)

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from scrd.data.contract import Contract
 from scrd.data.intensity import series_percentiles
@@ -42,7 +40,7 @@ class ImageStack:
             kind, see :class:`scrd.data.contract.Contract`.
     """
 
-    images: Tensor
+    images: NDArray[np.float32]
     index: tuple[int, ...]
     source_sizes: tuple[tuple[int, int], ...]
     failures: tuple[ImageError, ...]
@@ -125,9 +123,9 @@ def iter_batches(
     while batch := list(islice(results, batch_size)):
         read = [(place, result) for place, result in batch if not isinstance(result, ImageError)]
         yield ImageStack(
-            images=torch.stack([result.image for _, result in read])
+            images=np.stack([result.image for _, result in read])
             if read
-            else torch.empty(0, channels, side, side),
+            else np.empty((0, channels, side, side), np.float32),
             index=tuple(place for place, _ in read),
             source_sizes=tuple(result.size for _, result in read),
             failures=tuple(result for _, result in batch if isinstance(result, ImageError)),
@@ -136,7 +134,7 @@ def iter_batches(
 
 
 class _Read(NamedTuple):
-    image: Tensor
+    image: NDArray[np.float32]
     size: tuple[int, int]
     doubts: tuple[str, ...]
 
@@ -213,10 +211,12 @@ def measure_window(series: Series) -> tuple[float, float]:
     return series_percentiles(itertools.chain([first], images))
 
 
-def _allocate(shape: tuple[int, ...], memory_limit: int, folder: Path | None) -> Tensor:
+def _allocate(
+    shape: tuple[int, ...], memory_limit: int, folder: Path | None
+) -> NDArray[np.float32]:
     needed = 4 * math.prod(shape)
     if needed <= memory_limit:
-        return torch.empty(shape, dtype=torch.float32)
+        return np.empty(shape, np.float32)
     place = folder or Path(tempfile.gettempdir())
     place.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place).free
@@ -228,4 +228,4 @@ def _allocate(shape: tuple[int, ...], memory_limit: int, folder: Path | None) ->
     with tempfile.TemporaryFile(dir=place) as file:
         if hasattr(os, "posix_fallocate"):  # else a full disk would end the process later
             os.posix_fallocate(file.fileno(), 0, needed)
-        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="r+", shape=shape))
+        return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from scrd.data.intensity import Intensity, apply_intensity
 
@@ -41,7 +39,7 @@ def prepare(
     pixels: NDArray[Any],
     preprocessing: Preprocessing,
     series_window: tuple[float, float] | None = None,
-) -> Tensor:
+) -> NDArray[np.float32]:
     """Map the grey values and resize, in floating point, with an antialiased bilinear filter.
 
     Args:
@@ -53,20 +51,20 @@ def prepare(
         (C, S, S) float32 in the range of `apply_intensity`; C is 1 for grey and 3 for RGB. Values
         are exactly those of `apply_intensity` where the size needs no change.
     """
-    image = torch.from_numpy(apply_intensity(pixels, preprocessing.intensity, series_window))
-    rows, columns = _content(tuple(image.shape[-2:]), preprocessing)
+    image = apply_intensity(pixels, preprocessing.intensity, series_window)
+    rows, columns = _content(image.shape[-2:], preprocessing)
     size = (rows.stop - rows.start, columns.stop - columns.start)
     resized = _resized(image, size)
     side = preprocessing.image_size
     if size == (side, side):
         return resized
-    padded = image.new_zeros((image.shape[0], side, side))
+    padded = np.zeros((image.shape[0], side, side), np.float32)
     padded[:, rows, columns] = resized
     return padded
 
 
 def map_to_source(
-    anomaly_map: Tensor | NDArray[np.float32],
+    anomaly_map: NDArray[np.float32],
     source_size: tuple[int, int],
     preprocessing: Preprocessing,
 ) -> NDArray[np.float32]:
@@ -83,16 +81,16 @@ def map_to_source(
     Raises:
         ValueError: The map is not (S, S).
     """
-    values = torch.as_tensor(anomaly_map).detach().float().cpu()
+    values = np.asarray(anomaly_map, np.float32)
     side = preprocessing.image_size
     if values.shape != (side, side):
-        raise ValueError(f"the map is {tuple(values.shape)}, not {(side, side)}")
+        raise ValueError(f"the map is {values.shape}, not {(side, side)}")
     rows, columns = _content(source_size, preprocessing)
-    resized: NDArray[np.float32] = _resized(values[None, rows, columns], source_size)[0].numpy()
+    resized: NDArray[np.float32] = _resized(values[None, rows, columns], source_size)[0]
     return resized
 
 
-def content_mask(source_size: tuple[int, int], preprocessing: Preprocessing) -> Tensor:
+def content_mask(source_size: tuple[int, int], preprocessing: Preprocessing) -> NDArray[np.bool_]:
     """Tell where the model's input shows the image and not the padding.
 
     Args:
@@ -102,14 +100,16 @@ def content_mask(source_size: tuple[int, int], preprocessing: Preprocessing) -> 
     Returns:
         (S, S) bool.
     """
-    mask = torch.zeros(preprocessing.image_size, preprocessing.image_size, dtype=torch.bool)
+    mask = np.zeros((preprocessing.image_size, preprocessing.image_size), np.bool_)
     mask[_content(source_size, preprocessing)] = True
     return mask
 
 
-def content_masks(source_sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing) -> Tensor:
+def content_masks(
+    source_sizes: Sequence[tuple[int, int]], preprocessing: Preprocessing
+) -> NDArray[np.bool_]:
     """`content_mask` of several images: (N, S, S) bool."""
-    return torch.stack([content_mask(size, preprocessing) for size in source_sizes])
+    return np.stack([content_mask(size, preprocessing) for size in source_sizes])
 
 
 def _content(source_size: tuple[int, ...], preprocessing: Preprocessing) -> tuple[slice, slice]:
@@ -123,10 +123,31 @@ def _content(source_size: tuple[int, ...], preprocessing: Preprocessing) -> tupl
     return slice(top, top + height), slice(left, left + width)
 
 
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize (C, H, W); the same image where the size is the same."""
-    if tuple(image.shape[-2:]) == size:
+    height, width = image.shape[-2:]
+    if (height, width) == size:
         return image
-    return interpolate(
-        image[None], size=size, mode="bilinear", align_corners=False, antialias=True
-    )[0]
+    if width != size[1]:
+        image = image @ _filter(width, size[1]).T
+    if height != size[0]:
+        image = _filter(height, size[0]) @ image
+    return np.ascontiguousarray(image, dtype=np.float32)
+
+
+@lru_cache(maxsize=64)
+def _filter(length: int, wanted: int) -> NDArray[np.float32]:
+    """The antialiased bilinear filter as a matrix, (wanted, length), rows sum to 1.
+
+    A triangle of half width max(1, length / wanted) pixels around the place of each wanted pixel,
+    centres lying at half numbers (PIL's "bilinear", PyTorch's with ``antialias``).
+    """
+    scale = length / wanted
+    reach = max(1.0, scale)
+    centres = (np.arange(wanted) + 0.5) * scale - 0.5
+    distance = np.abs(np.arange(length)[None] - centres[:, None]) / reach
+    weights = np.clip(1 - distance, 0, None)
+    normed: NDArray[np.float32] = weights / weights.sum(axis=1, keepdims=True)
+    normed = normed.astype(np.float32)
+    normed.setflags(write=False)
+    return normed

@@ -20,7 +20,7 @@ from scrd.data.duplicates import components
 from scrd.datasets.copies import Copies, find_copies
 from scrd.datasets.drawing import Candidate, Part, check_supply, draw
 from scrd.datasets.published import SourceError
-from scrd.storage import write_atomically
+from scrd.files import write_atomically
 
 MANIFEST, BOXES, ACCOUNT = "split.csv", "boxes.csv", "dataset.json"
 

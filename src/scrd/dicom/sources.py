@@ -25,7 +25,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from scrd.dicom.uids import derived_uid
 
 if TYPE_CHECKING:
-    from scrd.detector import Scored
+    from scrd.scorer import Scored
     from scrd.study import SeriesResult
 
 # of the modules Patient and General Study: what every object must have, and more

@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scrd.synthesis.perturbation import (
-    NoiseSettings,
     apply_perturbation,
     patch_pixels,
     random_integers,
     sample_perturbation,
 )
+from scrd.synthesis.settings import NoiseSettings
 
 
 @dataclass(frozen=True)
