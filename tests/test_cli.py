@@ -326,3 +326,23 @@ def test_strange_file_names_are_told_as_they_are(model, tmp_path, name):
     result = scrd("score", model, tmp_path / name, "--out", tmp_path / "o")
     assert result.exit_code == 1
     assert f"{os.sep}{name}: the file is empty" in result.stderr
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
+    from scrd import cli
+
+    def lacking():
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+
+    monkeypatch.setattr(cli, "app", lacking)
+    with pytest.raises(SystemExit) as end:
+        cli.run()
+    assert end.value.code == 2
+    assert "pip install 'scrd[train]'" in capsys.readouterr().err
+
+    def broken():
+        raise ModuleNotFoundError("No module named 'scrd.nonsense'", name="scrd.nonsense")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ModuleNotFoundError, match="nonsense"):
+        cli.run()

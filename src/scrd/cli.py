@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.console import SKIPPED, err, out, refusing
+from scrd.console import REFUSED, SKIPPED, err, out, refusing
 from scrd.datasets.commands import app as dataset
 
 if TYPE_CHECKING:
@@ -34,6 +34,29 @@ Model = Annotated[Path, typer.Argument(help="Model folder.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+
+
+# a package that is not there → the extra that brings it
+_EXTRAS = {
+    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors", "scipy", "jinja2"), "train"),
+    **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
+    "onnxruntime": "runtime",
+    "openvino": "runtime",
+    "nilearn": "demo",
+    "ray": "ray",
+}
+
+
+def run() -> None:
+    """The command `scrd`; names the extra where a package is missing."""
+    try:
+        app()
+    except ModuleNotFoundError as e:
+        extra = _EXTRAS.get((e.name or "").split(".")[0])
+        if extra is None:
+            raise
+        err.print(f"error: this needs {e.name}: pip install 'scrd[{extra}]'", markup=False)
+        raise SystemExit(REFUSED) from None
 
 
 def _version(wanted: bool) -> None:
@@ -74,8 +97,8 @@ def check(
     """
     from scrd.data.check import check_dataset
     from scrd.data.manifest import read_manifest
+    from scrd.files import write_atomically
     from scrd.report.findings import print_report
-    from scrd.storage import write_atomically
 
     with refusing():
         report = check_dataset(read_manifest(data))
@@ -138,7 +161,7 @@ def train(
     from scrd.detector import Detector
     from scrd.errors import ConfigError
     from scrd.storage import refuse_if_taken
-    from scrd.synthesis.perturbation import NoiseSettings
+    from scrd.synthesis.settings import NoiseSettings
 
     out_folder = out_folder.absolute()  # "." has no name
     work = out_folder.with_name(out_folder.name + ".partial")
