@@ -50,11 +50,11 @@ def read_all(path: Path) -> list[np.ndarray]:
 
     kind, count = file_format(path), 1
     if kind == "DICOM":
-        from scrd.data.dicom import read_header
+        from scrd.data.formats.dicom import read_header
 
         count = read_header(path).frames
     elif kind == "NIfTI":
-        from scrd.data.nifti import read_nifti_info
+        from scrd.data.formats.nifti import read_nifti_info
 
         count = read_nifti_info(path).slices
     read_info(path)

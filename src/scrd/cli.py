@@ -38,7 +38,8 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 
 # a package that is not there → the extra that brings it
 _EXTRAS = {
-    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors", "scipy", "jinja2"), "train"),
+    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors", "scipy"), "train"),
+    "jinja2": "train",
     **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
     "onnxruntime": "runtime",
     "openvino": "runtime",

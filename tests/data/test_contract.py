@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from scrd.data.contract import Contract, learn_contract, unit
-from scrd.data.decoders import ImageInfo
+from scrd.data.formats.info import ImageInfo
 
 CHEST = ImageInfo(
     width=1000,

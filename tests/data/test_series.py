@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scrd.data.decoders import ImageInfo
+from scrd.data.formats.info import ImageInfo
 from scrd.data.series import assemble
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -168,7 +168,7 @@ def _changed(status: os.stat_result) -> float:
 
 
 def _read(path: Path, stamp: tuple[int, int]) -> _File:
-    from scrd.data.dicom import read_header
+    from scrd.data.formats.dicom import read_header
 
     try:
         if file_format(path) != "DICOM":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from scrd.data.decoders import ImageInfo
+from scrd.data.formats.info import ImageInfo
 
 _SIZE_FACTOR = 2.0
 _SPACING_FACTOR = 1.5

@@ -12,7 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from scrd.data.decoders import SIGNATURES, ImageInfo, Refused, decode, inspect
+from scrd.data.formats.info import ImageInfo, Refused
+from scrd.data.formats.pictures import SIGNATURES, decode, inspect
 from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ScrdError
 
@@ -111,7 +112,8 @@ def read_image(
     - signed, 32-bit and floating-point samples (TIFF): float32, where that is exact. 64-bit
       floats are rounded to float32.
     - DICOM: float32 for grey, in the unit that :class:`ImageInfo` calls ``values``, and uint8 for
-      colour, see :mod:`scrd.data.dicom`; NIfTI: float32, see :mod:`scrd.data.nifti`.
+      colour, see :mod:`scrd.data.formats.dicom_pixels`; NIfTI: float32, see
+      :mod:`scrd.data.formats.nifti`.
 
     The EXIF or TIFF orientation is applied. Palettes are resolved to RGB. Alpha is dropped and
     the colour kept as it is stored, also where it is transparent. CMYK and YCCK are converted by
@@ -133,11 +135,11 @@ def read_image(
     source = as_source(source)
     with _open(source.path) as (stream, file_format):
         if file_format == "DICOM":
-            from scrd.data.dicom import read_pixels
+            from scrd.data.formats.dicom import read_pixels
 
             return read_pixels(source.path, source.frame, max_pixels=max_pixels)
         if file_format == "NIfTI":
-            from scrd.data.nifti import read_slice
+            from scrd.data.formats.nifti import read_slice
 
             return read_slice(source.path, source.frame, max_pixels=max_pixels)
         _only_frame(source)
@@ -160,11 +162,11 @@ def read_info(source: AnySource, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
     source = as_source(source)
     with _open(source.path) as (stream, file_format):
         if file_format == "DICOM":
-            from scrd.data.dicom import read_header
+            from scrd.data.formats.dicom import read_header
 
             return read_header(source.path).info
         if file_format == "NIfTI":
-            from scrd.data.nifti import read_nifti_info
+            from scrd.data.formats.nifti import read_nifti_info
 
             return read_nifti_info(source.path).info
         _only_frame(source)
@@ -228,13 +230,13 @@ def _told(stream: BinaryIO) -> str:
             return picture
     first, second = head[_NIFTI_MAGIC], head[_NIFTI_2_MAGIC]
     if head.startswith(_GZIP) or first in (b"n+1\0", b"ni1\0") or second in (b"n+2\0", b"ni2\0"):
-        from scrd.data.nifti import is_nifti
+        from scrd.data.formats.nifti import is_nifti
 
         stream.seek(0)
         if is_nifti(stream):
             return "NIfTI"
     else:
-        from scrd.data.dicom import is_dicom
+        from scrd.data.formats.dicom import is_dicom
 
         stream.seek(0)
         if is_dicom(stream):

@@ -15,7 +15,7 @@ from scrd.data.reading import PICTURE_SUFFIXES, ImageError, file_format, find_im
 from scrd.data.source import Series, Source
 
 if TYPE_CHECKING:
-    from scrd.data.dicom import DicomHeader
+    from scrd.data.formats.dicom import DicomHeader
 
 _PARALLEL = 1e-3  # largest difference of direction cosines of parallel images
 _SAME_PLACE = 0.01  # mm
@@ -56,7 +56,7 @@ def list_sources(paths: Iterable[Path]) -> Listing:
                 raise ImageError(path, "no images in this folder")
             files += found
         elif path.name.upper() == "DICOMDIR" and path.is_file():
-            from scrd.data.dicom import read_dicomdir
+            from scrd.data.formats.dicom import read_dicomdir
 
             files += read_dicomdir(path)
         else:
@@ -77,7 +77,7 @@ def list_sources(paths: Iterable[Path]) -> Listing:
             elif kind != "DICOM":
                 studies[str(path)] = [Source(path)]
             else:
-                from scrd.data.dicom import read_header
+                from scrd.data.formats.dicom import read_header
 
                 header = read_header(path)
                 if header.own or not header.is_image:
@@ -97,7 +97,7 @@ def list_sources(paths: Iterable[Path]) -> Listing:
 
 
 def _nifti_series(path: Path) -> Series:
-    from scrd.data.nifti import read_nifti_info
+    from scrd.data.formats.nifti import read_nifti_info
 
     found = read_nifti_info(path)
     places = tuple((path, index) for index in range(found.slices))

@@ -22,7 +22,7 @@ class Source:
     Attributes:
         path: The file.
         frame: 0-based frame of a multi-frame DICOM file, or slice of a NIfTI volume as
-            :mod:`scrd.data.nifti` cuts it; None where the file is one image.
+            :mod:`scrd.data.formats.nifti` cuts it; None where the file is one image.
         series: The series that the image belongs to, where that is known.
     """
 

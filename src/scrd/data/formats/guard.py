@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from scrd.data.decoders import Refused
+from scrd.data.formats.info import Refused
 from scrd.data.reading import ImageError
 
 

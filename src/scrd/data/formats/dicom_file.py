@@ -32,8 +32,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from scrd.data.decoders import Refused
-from scrd.data.dicom_elements import text
+from scrd.data.formats.dicom_elements import text
+from scrd.data.formats.info import Refused
 
 # pydicom warns about odd values by quoting them, and they may be a patient's
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)

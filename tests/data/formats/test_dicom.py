@@ -24,8 +24,8 @@ from pydicom.uid import (
     UltrasoundMultiFrameImageStorage,
 )
 
-from scrd.data import dicom_file
-from scrd.data.dicom import is_dicom, read_dicomdir, read_header, read_pixels
+from scrd.data.formats import dicom_file
+from scrd.data.formats.dicom import is_dicom, read_dicomdir, read_header, read_pixels
 from scrd.data.reading import ImageError
 
 RNG = np.random.default_rng(0)

@@ -12,9 +12,9 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
 
-from scrd.data.decoders import Refused
-from scrd.data.dicom_elements import text, whole
-from scrd.data.dicom_file import Parsed, Pixels
+from scrd.data.formats.dicom_elements import text, whole
+from scrd.data.formats.dicom_file import Parsed, Pixels
+from scrd.data.formats.info import Refused
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"

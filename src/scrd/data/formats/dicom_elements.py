@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-from scrd.data.decoders import Refused
+from scrd.data.formats.info import Refused
 
 
 def is_little_endian(dataset: Dataset) -> bool:

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from scrd.data.decoders import Refused
-from scrd.data.dicom_decoding import PALETTE, Format, decode_frame, read_format
-from scrd.data.dicom_elements import (
+from scrd.data.formats.dicom_decoding import PALETTE, Format, decode_frame, read_format
+from scrd.data.formats.dicom_elements import (
     elements,
     group,
     is_empty,
@@ -30,8 +29,9 @@ from scrd.data.dicom_elements import (
     text,
     whole,
 )
-from scrd.data.dicom_file import opened
-from scrd.data.guard import refusing
+from scrd.data.formats.dicom_file import opened
+from scrd.data.formats.guard import refusing
+from scrd.data.formats.info import Refused
 from scrd.data.reading import MAX_PIXELS
 
 _BLOCK = 1 << 20  # pixels that are computed at once, in float64

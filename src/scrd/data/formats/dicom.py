@@ -1,6 +1,6 @@
 """DICOM files: which are, what their headers say, and what a DICOMDIR lists.
 
-Nothing here decodes pixels; see :mod:`scrd.data.dicom_pixels`.
+Nothing here decodes pixels; see :mod:`scrd.data.formats.dicom_pixels`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from pydicom.datadict import dictionary_has_tag, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from scrd.data.decoders import ImageInfo, Refused
-from scrd.data.dicom_decoding import read_format
-from scrd.data.dicom_elements import elements, group, number, numbers, text, whole
-from scrd.data.dicom_file import opened, parse_elements
-from scrd.data.dicom_pixels import read_pixels, unit
-from scrd.data.guard import refusing
-from scrd.data.planes import plane_of
+from scrd.data.formats.dicom_decoding import read_format
+from scrd.data.formats.dicom_elements import elements, group, number, numbers, text, whole
+from scrd.data.formats.dicom_file import opened, parse_elements
+from scrd.data.formats.dicom_pixels import read_pixels, unit
+from scrd.data.formats.guard import refusing
+from scrd.data.formats.info import ImageInfo, Refused
+from scrd.data.formats.planes import plane_of
 from scrd.data.reading import MAX_PIXELS, ImageError
 
 __all__ = ["DicomHeader", "is_dicom", "read_dicomdir", "read_header", "read_pixels"]

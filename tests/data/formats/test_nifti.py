@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scrd.data import nifti
-from scrd.data.nifti import is_nifti, read_nifti_info, read_slice, write_like, write_volume
+from scrd.data.formats.nifti import is_nifti, read_nifti_info, read_slice, write_like, write_volume
 from scrd.data.reading import ImageError
 
 RNG = np.random.default_rng(0)

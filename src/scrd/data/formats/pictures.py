@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from scrd.data.formats.info import ImageInfo, Refused
 
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -34,45 +35,6 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # TIFF photometric interpretatio
 _SEPARATE_PLANES = 2  # TIFF planar configuration
 _UNSIGNED = 1  # TIFF sample format
 _ORIENTATION_TAG = 0x0112
-
-
-class Refused(Exception):
-    """A sound file of a kind that is not read; the message says which."""
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """What a file's header says.
-
-    Attributes:
-        width: Columns of the decoded array.
-        height: Rows of the decoded array.
-        channels: 1 or 3, of the decoded array.
-        bits: Bits of a stored sample, or of a palette index, for PNG and TIFF; 1 or 8 for JPEG
-            and BMP.
-        format: "PNG", "JPEG", "TIFF", "BMP", "DICOM" or "NIfTI".
-        values: What a pixel value means: "stored" (pictures), "display" (0 black to 255 white),
-            "HU", "rescaled" (MR, PET: no common unit) or "NIfTI" (no unit known).
-        modality: DICOM Modality, such as "CT"; None where the file does not say, as below.
-        body_part: DICOM Body Part Examined, upper case.
-        view: DICOM View Position, upper case.
-        plane: "axial", "coronal", "sagittal" or "oblique".
-        spacing: Between rows and between columns, in mm.
-        localizer: A planning image.
-    """
-
-    width: int
-    height: int
-    channels: int
-    bits: int
-    format: str
-    values: str = "stored"
-    modality: str | None = None
-    body_part: str | None = None
-    view: str | None = None
-    plane: str | None = None
-    spacing: tuple[float, float] | None = None
-    localizer: bool = False
 
 
 def decode(stream: BinaryIO, file_format: str, max_pixels: int) -> NDArray[Any]:

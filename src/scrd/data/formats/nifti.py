@@ -18,9 +18,9 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from scrd.data.decoders import ImageInfo, Refused
-from scrd.data.guard import refusing
-from scrd.data.nifti_header import (
+from scrd.data.formats.guard import refusing
+from scrd.data.formats.info import ImageInfo, Refused
+from scrd.data.formats.nifti_header import (
     GZIP,
     LONGEST_HEAD,
     LPS,
@@ -34,7 +34,7 @@ from scrd.data.nifti_header import (
     shape_of,
     unpacked,
 )
-from scrd.data.planes import plane_of
+from scrd.data.formats.planes import plane_of
 from scrd.data.reading import MAX_PIXELS
 
 _BLOCK = 1 << 22  # voxels that are converted at once

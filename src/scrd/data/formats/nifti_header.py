@@ -14,8 +14,8 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from scrd.data.decoders import Refused
-from scrd.data.planes import DISPLAY_AXES
+from scrd.data.formats.info import Refused
+from scrd.data.formats.planes import DISPLAY_AXES
 
 # nibabel tells what it mends in a header
 nib.imageglobals.logger.setLevel("CRITICAL")
@@ -114,7 +114,7 @@ class Cut:
 
 
 def cut_of(header: Header) -> Cut:
-    """Choose plane and order of the slices, see :func:`scrd.data.nifti.read_nifti_info`.
+    """Choose plane and order of the slices, see :func:`scrd.data.formats.nifti.read_nifti_info`.
 
     Raises:
         Refused: It is not one volume, or its affine is singular.

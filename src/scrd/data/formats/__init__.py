@@ -1,0 +1,1 @@
+"""One kind of file each: pictures, DICOM, NIfTI. :mod:`scrd.data.reading` tells them apart."""
