@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scrd.data import nifti
+from scrd.data.formats import nifti
 from scrd.data.formats.nifti import is_nifti, read_nifti_info, read_slice, write_like, write_volume
 from scrd.data.reading import ImageError
 
