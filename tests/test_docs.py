@@ -110,7 +110,7 @@ def test_named_commands_and_options_exist(page):
         call = re.match(
             r"(?:\S*/)?scrd(?:\s+((?:(?:bench|dataset) )?[a-z][\w-]*))?(?=\s|$)", fragment
         )
-        options = re.findall(r"(?<!\S)--[a-z][a-z-]*", fragment)
+        options = re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", fragment)
         if call and call[1]:
             assert call[1] in (*ALL, *CLI.commands), fragment
             known = options_of(ALL.get(call[1]) or CLI.commands[call[1]])

@@ -17,7 +17,7 @@ from scrd.dicom.uids import derived_uid
 from scrd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scrd.detector import Detector
+    from scrd.scorer import Scorer
 
 MAKER = "scrd"
 """Manufacturer of every object; readers know their own results by it."""
@@ -46,7 +46,7 @@ FSEG = Kind("fseg", "scrd anomaly heat (research use only)", 9005)
 KINDS = (SR, SEG, SC, PM, FSEG)
 
 
-def model_hash(detector: Detector) -> str:
+def model_hash(detector: Scorer) -> str:
     """`Detector.fingerprint`.
 
     Raises:
@@ -58,7 +58,7 @@ def model_hash(detector: Detector) -> str:
 
 
 def labels(
-    kind: Kind, detector: Detector, *, series_source: str, source: str, part: str, number: int
+    kind: Kind, detector: Scorer, *, series_source: str, source: str, part: str, number: int
 ) -> dict[str, Any]:
     """The arguments that every constructor of highdicom takes.
 

@@ -20,13 +20,13 @@ from scrd.dicom.stacks import Stack, stacks, volumes_only
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scrd.detector import Detector
+    from scrd.scorer import Scorer
 
 _HIGHEST = 2.0  # of an anomaly map
 
 
 def parametric_maps(
-    series: SourceSeries, detector: Detector
+    series: SourceSeries, detector: Scorer
 ) -> Iterator[Callable[[], Dataset | None]]:
     """Anomaly maps of CT and MR as 32-bit floating point, in [0, 2], without unit.
 
@@ -44,7 +44,7 @@ def parametric_maps(
         yield partial(_parametric_map, series, stack, number, detector)
 
 
-def _parametric_map(series: SourceSeries, stack: Stack, number: int, detector: Detector) -> Dataset:
+def _parametric_map(series: SourceSeries, stack: Stack, number: int, detector: Scorer) -> Dataset:
     def values(image: SourceImage) -> NDArray[np.float32]:
         return detector.source_map(image.scored)
 

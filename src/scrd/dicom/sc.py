@@ -17,12 +17,12 @@ from scrd.dicom.orientation import laterality, patient_orientation
 from scrd.dicom.sources import SourceImage, SourceSeries, Unwritable
 
 if TYPE_CHECKING:
-    from scrd.detector import Detector
+    from scrd.scorer import Scorer
 
 _ALL_UP_TO, _MOST = 4, 16
 
 
-def overlays(series: SourceSeries, detector: Detector) -> Iterator[Callable[[], Dataset | None]]:
+def overlays(series: SourceSeries, detector: Scorer) -> Iterator[Callable[[], Dataset | None]]:
     """Overlays of all images of a small series, and of a large one of those that say most.
 
     Of more than `_ALL_UP_TO` images it is the flagged ones, at most the `_MOST` with the highest
@@ -40,7 +40,7 @@ def overlays(series: SourceSeries, detector: Detector) -> Iterator[Callable[[], 
         yield partial(_overlay, series, image, number, detector)
 
 
-def _overlay(series: SourceSeries, image: SourceImage, number: int, detector: Detector) -> Dataset:
+def _overlay(series: SourceSeries, image: SourceImage, number: int, detector: Scorer) -> Dataset:
     from scrd.data.reading import ImageError
     from scrd.report.outputs import draw
 

@@ -21,14 +21,12 @@ from scrd.dicom.stacks import Stack, stacks, volumes_only
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scrd.detector import Detector
+    from scrd.scorer import Scorer
 
 _LEVELS = 255  # of a fractional segmentation
 
 
-def segmentations(
-    series: SourceSeries, detector: Detector
-) -> Iterator[Callable[[], Dataset | None]]:
+def segmentations(series: SourceSeries, detector: Scorer) -> Iterator[Callable[[], Dataset | None]]:
     """Binary segmentations: pixels whose anomaly is above `Calibration.map_threshold`.
 
     One a stack (:func:`scrd.dicom.stacks.stacks`), so one for a CT or MR series and one for each
@@ -47,7 +45,7 @@ def segmentations(
 
 
 def fractional_segmentations(
-    series: SourceSeries, detector: Detector
+    series: SourceSeries, detector: Scorer
 ) -> Iterator[Callable[[], Dataset | None]]:
     """Fractional segmentations of CT and MR: the place of each pixel in the common colour scale.
 
@@ -75,7 +73,7 @@ def _binary(
     series: SourceSeries,
     stack: Stack,
     number: int,
-    detector: Detector,
+    detector: Scorer,
     above: Callable[[SourceImage], NDArray[np.bool_]],
 ) -> Dataset | None:
     mask = stack.array(above, np.uint8)
@@ -89,7 +87,7 @@ def _fractional(
     series: SourceSeries,
     stack: Stack,
     number: int,
-    detector: Detector,
+    detector: Scorer,
     heat: Callable[[SourceImage], NDArray[np.float32]],
 ) -> Dataset:
     stack.check_whole()
@@ -101,7 +99,7 @@ def _segmentation(
     series: SourceSeries,
     stack: Stack,
     number: int,
-    detector: Detector,
+    detector: Scorer,
     kind: Kind,
     pixels: NDArray[np.uint8] | NDArray[np.float32],
     description: str,

@@ -45,14 +45,14 @@ from scrd.dicom.uids import derived_uid
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
 
-    from scrd.detector import Detector
+    from scrd.scorer import Scorer
     from scrd.study import SeriesResult, StudyResult, Verdict
 
 _LISTED = 10
 _CONTAINS = RelationshipTypeValues.CONTAINS
 
 
-def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Detector) -> Dataset:
+def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Scorer) -> Dataset:
     """Make the report of a study.
 
     Args:
@@ -99,7 +99,7 @@ def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Detect
 class _Groups:
     """Measurement groups (TID 1501) by one detector."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Scorer) -> None:
         calibration = detector.calibration
         self._model = model_hash(detector)
         self._algorithm = AlgorithmIdentification(
@@ -183,7 +183,7 @@ def _listed(series: SourceSeries) -> list[SourceImage]:
     return [series.images[i] for i in sorted(order[:_LISTED])]
 
 
-def _observer(detector: Detector) -> ObserverContext:
+def _observer(detector: Scorer) -> ObserverContext:
     model = model_hash(detector)
     return ObserverContext(
         observer_type=codes.DEVICE,

@@ -22,10 +22,10 @@ from scrd.dicom.uids import tag
 from scrd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scrd.detector import Detector
+    from scrd.scorer import Scorer
     from scrd.study import StudyResult
 
-_MAKERS: dict[str, Callable[[SourceSeries, Detector], Iterator[Callable[[], Dataset | None]]]] = {
+_MAKERS: dict[str, Callable[[SourceSeries, Scorer], Iterator[Callable[[], Dataset | None]]]] = {
     "seg": segmentations,
     "sc": overlays,
     "pm": parametric_maps,
@@ -80,7 +80,7 @@ def check_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_objects(
-    folder: Path, study: StudyResult, detector: Detector, kinds: Sequence[str]
+    folder: Path, study: StudyResult, detector: Scorer, kinds: Sequence[str]
 ) -> list[Written | Unwritten]:
     """Write what was found in a DICOM study as DICOM objects of that study.
 
@@ -118,7 +118,7 @@ def write_objects(
 
 
 def _outcomes(
-    folder: Path, study: StudyResult, detector: Detector, kinds: Sequence[str]
+    folder: Path, study: StudyResult, detector: Scorer, kinds: Sequence[str]
 ) -> Iterator[Written | Unwritten]:
     sources = []
     unread = []

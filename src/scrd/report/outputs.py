@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,15 @@ from scrd.data.cache import measure_window
 from scrd.data.reading import ImageError, read_image
 from scrd.data.series import Listing
 from scrd.data.source import Series, Source
-from scrd.detector import Detector, Scored
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError
+from scrd.memory import reused_memory
 from scrd.report.overlay import heat_overlay
-from scrd.storage import write_atomically
+from scrd.report.tables import Table
+from scrd.scorer import Scored, Scorer
 from scrd.study import SeriesResult, Verdict, collect
 
 Result = Scored | ImageError
-
-_NO_MAP = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Summary:
 
 
 def score_all(
-    detector: Detector,
+    detector: Scorer,
     listing: Listing,
     folder: Path,
     outputs: Outputs,
@@ -78,13 +77,14 @@ def score_all(
     batch_size: int = 16,
     any_kind: bool = False,
     progress: bool = False,
+    results: Iterable[Result] | None = None,
 ) -> Summary:
     """Score a listing and write everything about it.
 
     ``scores.csv`` has a row an image; ``series.csv`` and ``studies.csv`` a row for each of these,
     where there are DICOM or NIfTI images; ``errors.csv`` says which images could not be scored,
-    ``warnings.csv`` which are doubtful, both only where there are such. Maps are held for one
-    study at a time.
+    ``warnings.csv`` which are doubtful, both only where there are such. Rows are written as
+    results come, and maps held for one study at a time.
 
     Args:
         detector: trained; saved, where DICOM objects are to be written.
@@ -92,8 +92,10 @@ def score_all(
         folder: where to write.
         outputs: what to write beside the tables.
         batch_size: images a batch.
-        any_kind: see :meth:`scrd.detector.Detector.score`.
+        any_kind: see :meth:`scrd.scorer.Scorer.score`.
         progress: show a progress bar on standard error.
+        results: one for each source, in order, from elsewhere: there they were scored, and what
+            :func:`write_pictures` writes was written.
 
     Raises:
         ConfigError: DICOM objects of images that are not DICOM.
@@ -102,63 +104,76 @@ def score_all(
         for source in listing.sources:
             if source.series is None or source.series.format != "DICOM":
                 raise ConfigError(f"{source.path}: not DICOM: no DICOM object can refer to it")
-    names = dict(zip(listing.sources, output_names(listing.sources), strict=True))
-    rows: list[tuple[str, Result]] = []
-    warnings: list[tuple[str, str]] = []
-
-    def recorded() -> Iterator[tuple[Source, Result]]:
+    drawn = results is not None
+    if results is None:
         results = detector.score(
             listing.sources, batch_size=batch_size, progress=progress, any_kind=any_kind
         )
-        for source, result in zip(listing.sources, results, strict=True):
-            name = names[source]
-            if isinstance(result, Scored):
-                warnings.extend((str(source), doubt) for doubt in result.doubts)
-                if outputs.overlays:
-                    picture = folder / "overlays" / name.with_name(f"{name.name}.jpg")
-                    write_overlay(detector, result, picture, name.name)
-                if outputs.raw_maps and _volume(source.series) is None:
-                    raw = folder / "maps" / name.with_name(f"{name.name}.npy")
-                    write_raw_map(detector, result, raw)
-                rows.append((str(source), replace(result, input_map=_NO_MAP)))
-            else:
-                rows.append((str(source), result))
-            yield source, result
-
-    verdicts: dict[str, list[tuple[object, ...]]] = {"series": [], "studies": []}
-    flagged_studies = 0
+    names: Iterable[Path | None] = itertools.repeat(None, len(listing.sources))
+    if outputs.overlays or outputs.raw_maps:
+        names = output_names(listing.sources)
+    volumes: dict[Series, Path] = {}
+    flagged = doubted = flagged_studies = 0
+    failures: list[ImageError] = []
     objects: list[Path] = []
     unwritten: list[str] = []
-    for study in collect(recorded(), detector.calibration):
-        flagged_studies += study.verdict is not None and study.verdict.flag
-        verdicts["studies"].append((study.uid, *_cells(study.verdict)))
-        for one in study.series:
-            verdicts["series"].append((study.uid, one.series.uid, *_cells(one.verdict)))
-            warnings += [(one.series.uid, problem) for problem in one.series.problems]
-            if outputs.raw_maps and one.verdict is not None and _volume(one.series) is not None:
-                name = names[one.series.sources[0]].parent
-                write_volume_map(detector, one, folder / "maps" / f"{name}.nii.gz")
-        if outputs.kinds and study.verdict is not None:
-            from scrd.dicom.write import Unwritten, Written, write_objects
 
-            made = write_objects(folder / "dicom" / tag(study.uid), study, detector, outputs.kinds)
-            objects += [o.path for o in made if isinstance(o, Written)]
-            unwritten += [str(o) for o in made if isinstance(o, Unwritten)]
-
-    rows += [(str(f.path), f) for f in listing.failures]
-    write_scores(folder / "scores.csv", [name for name, _ in rows], [r for _, r in rows])
     columns = ("images", "score", "p_value", "flag", "how")
-    _write_or_remove(folder / "series.csv", ("study", "series", *columns), verdicts["series"])
-    _write_or_remove(folder / "studies.csv", ("study", *columns), verdicts["studies"])
-    _write_or_remove(folder / "warnings.csv", ("path", "reason"), warnings)
-    results = [result for _, result in rows]
+    with (
+        reused_memory(),
+        _score_tables(folder / "scores.csv") as add,
+        Table(folder / "series.csv", ("study", "series", *columns)) as series,
+        Table(folder / "studies.csv", ("study", *columns)) as studies,
+        Table(folder / "warnings.csv", ("path", "reason")) as warnings,
+    ):
+
+        def recorded() -> Iterator[tuple[Source, Result]]:
+            nonlocal flagged, doubted
+            for source, name, result in zip(listing.sources, names, results, strict=True):
+                add(str(source), result)
+                if isinstance(result, Scored):
+                    flagged += result.flag
+                    doubted += bool(result.doubts)
+                    for doubt in result.doubts:
+                        warnings.add(str(source), doubt)
+                    if name is not None and not drawn:
+                        write_pictures(detector, result, folder, name, outputs)
+                else:
+                    failures.append(result)
+                volume = _volume(source.series)
+                if name is not None and volume is not None:
+                    volumes[volume] = name.parent
+                yield source, result
+
+        for study in collect(recorded(), detector.calibration):
+            flagged_studies += study.verdict is not None and study.verdict.flag
+            studies.add(study.uid, *_cells(study.verdict))
+            for one in study.series:
+                series.add(study.uid, one.series.uid, *_cells(one.verdict))
+                doubted += bool(one.series.problems)
+                for problem in one.series.problems:
+                    warnings.add(one.series.uid, problem)
+                name = volumes.pop(one.series, None)
+                if outputs.raw_maps and name is not None and one.verdict is not None:
+                    write_volume_map(detector, one, folder / "maps" / f"{name}.nii.gz")
+            if outputs.kinds and study.verdict is not None:
+                from scrd.dicom.write import Unwritten, Written, write_objects
+
+                here = folder / "dicom" / tag(study.uid)
+                made = write_objects(here, study, detector, outputs.kinds)
+                objects += [o.path for o in made if isinstance(o, Written)]
+                unwritten += [str(o) for o in made if isinstance(o, Unwritten)]
+        for failure in listing.failures:
+            add(str(failure.path), failure)
+            failures.append(failure)
+
     return Summary(
-        images=len(results),
-        flagged=sum(result.flag for result in results if isinstance(result, Scored)),
-        studies=len(verdicts["studies"]),
+        images=len(listing.sources) + len(listing.failures),
+        flagged=flagged,
+        studies=studies.count,
         flagged_studies=flagged_studies,
-        doubted=len({name for name, _ in warnings}),
-        failures=tuple(r for r in results if isinstance(r, ImageError)),
+        doubted=doubted,
+        failures=tuple(failures),
         objects=tuple(objects),
         unwritten=tuple(unwritten),
     )
@@ -175,39 +190,35 @@ def _volume(series: Series | None) -> Series | None:
     return series if series is not None and series.affine is not None else None
 
 
-def write_scores(path: Path, names: Sequence[str], results: Iterable[Result]) -> None:
+def write_scores(path: Path, names: Iterable[str], results: Iterable[Result]) -> None:
     """Write ``scores.csv`` with columns path, score, p_value, flag, one row an image.
 
     An image that could not be read keeps its row, with empty cells; ``errors.csv`` beside it
     says why, and is there only if there is such an image. Results are taken one at a time and
     let go, map and all, so that a stream of any length can be written.
     """
-    rows: list[tuple[object, ...]] = []
-    failed = []
-    for name, result in zip(names, results, strict=True):
+    with _score_tables(path) as add:
+        for name, result in zip(names, results, strict=True):
+            add(name, result)
+
+
+@contextmanager
+def _score_tables(path: Path) -> Iterator[Callable[[str, Result], None]]:
+    """``scores.csv`` and ``errors.csv`` beside it; yields what appends an image."""
+
+    def add(name: str, result: Result) -> None:
         if isinstance(result, Scored):
-            rows.append((name, result.score, result.p_value, int(result.flag)))
+            scores.add(name, result.score, result.p_value, int(result.flag))
         else:
-            rows.append((name, "", "", ""))
-            failed.append((name, result.reason))
-    write_atomically(path, _csv(("path", "score", "p_value", "flag"), rows))
-    _write_or_remove(path.with_name("errors.csv"), ("path", "reason"), failed)
+            scores.add(name, "", "", "")
+            errors.add(name, result.reason)
 
-
-def _write_or_remove(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write a table; without rows, leave none of an earlier run."""
-    if rows:
-        write_atomically(path, _csv(header, rows))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    columns = ("path", "score", "p_value", "flag")
+    with (
+        Table(path, columns, keep_empty=True) as scores,
+        Table(path.with_name("errors.csv"), ("path", "reason")) as errors,
+    ):
+        yield add
 
 
 def output_names(sources: Sequence[Source]) -> list[Path]:
@@ -247,7 +258,7 @@ def _without_suffix(path: Path) -> Path:
     )
 
 
-def draw(detector: Detector, scored: Scored, title: str) -> Image.Image:
+def draw(detector: Scorer, scored: Scored, title: str) -> Image.Image:
     """The overlay of a scored image, on the colour scale of the detector."""
     calibration = detector.calibration
     verdict = "flagged" if scored.flag else "not flagged"
@@ -266,7 +277,18 @@ def draw(detector: Detector, scored: Scored, title: str) -> Image.Image:
     )
 
 
-def write_overlay(detector: Detector, scored: Scored, path: Path, title: str) -> None:
+def write_pictures(
+    detector: Scorer, scored: Scored, folder: Path, name: Path, outputs: Outputs
+) -> None:
+    """Write what is wanted about one image alone: its overlay, and its map if of no volume."""
+    if outputs.overlays:
+        picture = folder / "overlays" / name.with_name(f"{name.name}.jpg")
+        write_overlay(detector, scored, picture, name.name)
+    if outputs.raw_maps and _volume(scored.source.series) is None:
+        write_raw_map(detector, scored, folder / "maps" / name.with_name(f"{name.name}.npy"))
+
+
+def write_overlay(detector: Scorer, scored: Scored, path: Path, title: str) -> None:
     """Write the overlay as JPEG, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -274,7 +296,7 @@ def write_overlay(detector: Detector, scored: Scored, path: Path, title: str) ->
     os.replace(temporary, path)
 
 
-def write_raw_map(detector: Detector, scored: Scored, path: Path) -> None:
+def write_raw_map(detector: Scorer, scored: Scored, path: Path) -> None:
     """Write the map in source geometry, (H, W) float32 in [0, 2], as ``.npy``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -283,12 +305,12 @@ def write_raw_map(detector: Detector, scored: Scored, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def write_volume_map(detector: Detector, result: SeriesResult, path: Path) -> None:
+def write_volume_map(detector: Scorer, result: SeriesResult, path: Path) -> None:
     """Write the maps of a volume as one NIfTI, float32 in [0, 2], in the source's geometry.
 
     Slices without a score are NaN.
     """
-    from scrd.data.nifti import write_like, write_volume
+    from scrd.data.formats.nifti import write_like, write_volume
 
     size = result.scored[0].source_size
     maps = np.full((len(result.images), *size), np.nan, np.float32)

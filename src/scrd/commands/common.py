@@ -1,0 +1,52 @@
+"""Arguments that several commands share, and the end that they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scrd.console import SKIPPED, err
+
+if TYPE_CHECKING:
+    from scrd.data.reading import ImageError
+    from scrd.scorer import Scorer
+
+Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
+Model = Annotated[Path, typer.Argument(help="Model folder.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+
+
+def report_skipped(failures: Sequence[ImageError]) -> None:
+    """Name every file that was skipped and end with a code that says so."""
+    if failures:
+        err.print(f"[bold yellow]{len(failures)} image(s) skipped:[/]")
+        for failure in failures:
+            err.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(SKIPPED)
+
+
+def load_scorer(model: Path, device: str) -> Scorer:
+    """A model folder, or an exported one, which needs no PyTorch."""
+    from scrd.export.folder import is_exported
+
+    if is_exported(model):
+        from scrd.export.runtime import ExportedScorer
+
+        return ExportedScorer.load(model)
+    from scrd.detector import Detector
+
+    return Detector.load(model, device=device)
+
+
+def parse_kinds(text: str | None) -> tuple[str, ...]:
+    """The names between the commas."""
+    if not text:
+        return ()
+    from scrd.dicom.write import check_kinds
+
+    return check_kinds([name.strip() for name in text.split(",") if name.strip()])
