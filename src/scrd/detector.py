@@ -93,6 +93,8 @@ class Detector(Scorer):
         work: str | Path | None = None,
         resume: bool = False,
         device: str = "auto",
+        devices: int = 1,
+        num_nodes: int = 1,
         progress: bool = False,
     ) -> Detector:
         """Train on the normals of a data set's train split and calibrate on held-out ones.
@@ -108,6 +110,10 @@ class Detector(Scorer):
             resume: go on from the checkpoint in ``work``, if there is one. The result is the
                 same, bit for bit on the same device, as without the interruption.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+            devices: how many of them train together on each node, a process each, see
+                :func:`scrd.runtime.make_fabric`. All return the same detector; only the one of
+                which :func:`scrd.runtime.is_main_process` holds should go on to save it.
+            num_nodes: machines that train together.
             progress: show progress bars on standard error.
 
         Raises:
@@ -115,7 +121,16 @@ class Detector(Scorer):
             TeacherError: the teacher or its weights cannot be had.
             TrainingError: too few images or groups, a diverging loss, a foreign checkpoint.
         """
-        fitted = fit(data, config, work=work, resume=resume, device=device, progress=progress)
+        fitted = fit(
+            data,
+            config,
+            work=work,
+            resume=resume,
+            device=device,
+            devices=devices,
+            num_nodes=num_nodes,
+            progress=progress,
+        )
         return cls(**vars(fitted), device=resolve_device(device).type)
 
     def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:

@@ -148,13 +148,17 @@ def fit(
     work: str | Path | None,
     resume: bool,
     device: str,
+    devices: int,
+    num_nodes: int,
     progress: bool,
 ) -> Fitted:
     """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
     config = config or Config()
     started = time.perf_counter()
     resolve_device(device)
-    fabric = make_fabric(config.precision, device)
+    fabric = make_fabric(config.precision, device, devices, num_nodes)
+    fabric.launch()
+    progress = progress and fabric.is_global_zero
     if not isinstance(data, Prepared):
         # says what is wrong before a teacher is loaded
         source = read_manifest(data, for_training=True)
@@ -211,6 +215,7 @@ def fit(
         "teacher_weights": model.teacher.source,
         "seconds": round(trained, 1),
         "device": str(fabric.device),
+        "processes": fabric.world_size,
         "versions": versions(),
     }
     return Fitted(

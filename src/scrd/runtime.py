@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import timm
@@ -31,24 +32,54 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def make_fabric(precision: str = "auto", device: str = "auto") -> Fabric:
-    """Device and precision of a run, through Lightning Fabric.
+def make_fabric(
+    precision: str = "auto", device: str = "auto", devices: int = 1, num_nodes: int = 1
+) -> Fabric:
+    """Devices and precision of a run, through Lightning Fabric.
+
+    With more than one device in all, each has its own process. ``Fabric.launch`` starts them by
+    running the program's command again; under ``torchrun``, which has started them already, its
+    numbers of processes and nodes hold and those given here do not.
 
     Args:
         precision: a Fabric precision; ``auto`` is bf16-mixed on a GPU that has bf16, else fp32
             (bf16 is slower than fp32 on most CPUs).
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: how many of them on each node; of a CPU, processes.
+        num_nodes: machines.
 
     Raises:
-        ConfigError: Fabric knows no such precision.
+        ConfigError: Fabric knows no such precision, or there are not so many devices.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
+    if devices < 1 or num_nodes < 1:
+        raise ConfigError(f"no training on {devices} devices of {num_nodes} nodes")
     cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if precision == "auto":
         precision = "bf16-mixed" if cuda and torch.cuda.is_bf16_supported() else "32-true"
     try:
-        return Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
-    except ValueError as e:
-        raise ConfigError(f"precision {precision!r}: {e}") from e
+        return Fabric(
+            accelerator=device,
+            strategy="ddp" if devices * num_nodes > 1 else "auto",
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, RuntimeError) as e:
+        raise ConfigError(
+            f"no {precision} training on {devices} device(s) {device!r} a node: {e}"
+        ) from e
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process, of those that train together, that writes and prints.
+
+    Known from the environment, before any of them has met the others.
+    """
+    ranks = ("RANK", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+    return not any(int(os.environ.get(name, 0)) for name in ranks)
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ import torch
 from lightning_fabric import Fabric
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from scrd.config import Config
 from scrd.errors import ScrdError
+from scrd.memory import reused_memory
 from scrd.model import SCRD
+from scrd.model.sync_norm import JoinedBatchNorm2d, replace_norms
 from scrd.objectives import OBJECTIVES, StepFeatures
-from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
+from scrd.step_features import cached_features, noisy_features
 
 LOG_EVERY = 10
 STATISTICS_IMAGES = 768
@@ -56,6 +59,11 @@ def _generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
+@lru_cache(maxsize=2)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=_generator(seed, 1, epoch))
+
+
 def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
     """Images of one step: a walk through one fresh permutation of the set after another.
 
@@ -73,9 +81,8 @@ def batch_indices(step: int, batch_size: int, count: int, seed: int) -> Tensor:
     epochs = positions // count
     out = torch.empty_like(positions)
     for epoch in sorted(set(epochs.tolist())):
-        order = torch.randperm(count, generator=_generator(seed, 1, epoch))
         here = epochs == epoch
-        out[here] = order[positions[here] % count]
+        out[here] = _permutation(count, seed, epoch)[positions[here] % count]
     return out
 
 
@@ -171,32 +178,22 @@ def _fit_scaler(model: SCRD, images: Tensor, device: torch.device) -> None:
         model.scaler.fit(model.teacher(batch.to(device)) for batch in torch.split(some, 32))
 
 
-def _cached_features(
-    model: SCRD, images: Tensor, device: torch.device, limit: float
-) -> list[Tensor] | None:
-    """Teacher features of the whole set on the CPU, or None if they would exceed ``limit`` GiB."""
-    probe = model.encode(images[:1].to(device))
-    if sum(f.numel() * f.element_size() for f in probe) * len(images) > limit * 2**30:
-        return None
-    parts = [
-        [f.cpu() for f in model.encode(images[i : i + 32].to(device))]
-        for i in range(0, len(images), 32)
-    ]
-    return [torch.cat(scale) for scale in zip(*parts, strict=True)]
+def _share(fabric: Fabric, batch_size: int) -> slice:
+    """The part of every batch that is this process's own.
+
+    Raises:
+        TrainingError: the processes cannot share a batch equally.
+    """
+    size, left = divmod(batch_size, fabric.world_size)
+    if left:
+        raise TrainingError(
+            f"{fabric.world_size} processes cannot share a batch of {batch_size} equally: "
+            "choose a batch size that is a multiple of their number"
+        )
+    return slice(fabric.global_rank * size, (fabric.global_rank + 1) * size)
 
 
-def _noisy_features(
-    model: SCRD, image: Tensor, config: Config, step: int
-) -> tuple[Sequence[Tensor], Tensor]:
-    """Perturb (B, C, S, S) afresh for this step: teacher features z_k, and the footprint."""
-    size = (image.shape[2], image.shape[3])
-    generator = _generator(config.seed, 2, step)
-    perturbation = sample_perturbation(len(image), size, config.noise, generator)
-    rgb = image.expand(-1, 3, -1, -1)
-    perturbed, footprint = apply_perturbation(rgb, perturbation.to(image.device), config.noise)
-    return model.encode(perturbed.contiguous(memory_format=torch.channels_last)), footprint
-
-
+@reused_memory()
 def train(
     model: SCRD,
     images: Tensor,
@@ -213,28 +210,38 @@ def train(
     the noisy path runs the teacher alone, without gradient, so BatchNorm only ever sees normal
     batches.
 
+    Where Fabric has several processes, each takes its share of every batch. Statistics of a batch
+    are those of all shares and gradients their mean, so that the result is, up to the order of
+    sums, that of one process.
+
     Args:
         model: the network, on the CPU; left on Fabric's device in eval mode.
         images: (N, C, S, S), float32, in [0, 1], C = 1 or 3: the normal training images.
         config: settings.
-        fabric: device and precision, see :func:`scrd.runtime.make_fabric`.
-        checkpoint: file that is written every ``config.checkpoint_every`` iterations and, if it
-            is there, resumed from.
+        fabric: devices and precision, see :func:`scrd.runtime.make_fabric`; launched.
+        checkpoint: file that is written every ``config.checkpoint_every`` iterations, by the
+            first process, and, if it is there, resumed from, by all.
         identity: JSON object that says what a checkpoint must agree on to be resumed.
-        on_log: called every ten iterations.
+        on_log: called every ten iterations in the first process.
 
     Returns:
         The log, one entry every ten iterations.
 
     Raises:
-        TrainingError: fewer images than a batch needs, a loss that is not finite, or a
-            checkpoint that does not belong here.
+        TrainingError: fewer images than a batch needs, a loss that is not finite, a checkpoint
+            that does not belong here, or a batch that the processes cannot share.
     """
     if len(images) < 2:
         raise TrainingError(f"training needs at least 2 readable normal images, got {len(images)}")
     objective = OBJECTIVES[config.objective]
+    share = _share(fabric, config.batch_size)
     torch.backends.cudnn.deterministic = True
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cuda = fabric.device.type == "cuda"
+    parallel = fabric.world_size > 1
+    if parallel:
+        replace_norms(model.bottleneck, nn.SyncBatchNorm if cuda else JoinedBatchNorm2d)
+        replace_norms(model.student, nn.SyncBatchNorm if cuda else JoinedBatchNorm2d)
     optimizer = torch.optim.Adam(
         _trainable_parameters(model).values(), lr=config.learning_rate, betas=config.betas
     )
@@ -242,37 +249,52 @@ def train(
     log: list[LogEntry] = []
     if checkpoint is not None and checkpoint.exists():
         start, log = load_checkpoint(checkpoint, model, optimizer, identity)
+    # equal if none of them is off the mean
+    if start != float(fabric.all_reduce(torch.tensor(float(start), device=fabric.device))):  # type: ignore[arg-type]
+        raise TrainingError(
+            f"{checkpoint}: only some processes see this checkpoint; "
+            "give a folder that all machines share"
+        )
     if objective.standardised:
         _fit_scaler(model, images, fabric.device)
-    cache = _cached_features(model, images, fabric.device, config.feature_cache_gib)
+    cache = cached_features(model, images, fabric.device, config.feature_cache_gib)
     wrapped, optimizer = fabric.setup(model, optimizer)
     wrapped.mark_forward_method("reconstruct")
     model.train()
 
     def to_device(x: Tensor) -> Tensor:
-        return x.to(fabric.device).contiguous(memory_format=torch.channels_last)
+        on_device = (x.pin_memory() if cuda else x).to(fabric.device, non_blocking=cuda)
+        return on_device.contiguous(memory_format=torch.channels_last)
+
+    def mean(x: Tensor) -> Tensor:
+        return fabric.all_reduce(x.detach().float(), reduce_op="mean")  # type: ignore[return-value]
 
     clock, done = time.perf_counter(), 0
     for step in range(start, config.iterations):
         index = batch_indices(step, config.batch_size, len(images), config.seed)
-        image = to_device(images[index]) if cache is None or objective.contrastive else None
+        own = index[share]
+        image = to_device(images[own]) if cache is None or objective.contrastive else None
         with torch.no_grad(), fabric.autocast():
             clean: Sequence[Tensor]
             noisy: Sequence[Tensor]
             if cache is not None:
-                clean = [to_device(f[index]) for f in cache]
+                at = own.to(fabric.device)
+                clean = [f[at].contiguous(memory_format=torch.channels_last) for f in cache]
             else:
                 assert image is not None
                 clean = model.encode(image)
             noisy, footprint = (), None
             if objective.contrastive:
                 assert image is not None
-                noisy, footprint = _noisy_features(model, image, config, step)
+                generator = _generator(config.seed, 2, step)
+                noisy, footprint = noisy_features(model, image, config, generator, share)
         student, scale_weights = wrapped.reconstruct(clean)
         # cosines of long vectors need fp32, whatever the precision of the network
         clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
         features = StepFeatures(clean, student, noisy, scale_weights.float(), footprint)
         loss = objective.function(features).mean()
+        if parallel:  # DDP wants a gradient of every parameter, if only zero
+            loss = loss + 0 * scale_weights.sum()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         optimizer.zero_grad(set_to_none=True)
@@ -283,19 +305,23 @@ def train(
         finished = step + 1
         logging = finished % LOG_EVERY == 0 or finished == config.iterations
         saving = checkpoint is not None and finished % config.checkpoint_every == 0
-        if (logging or saving) and not np.isfinite(value := float(loss.detach())):
+        if (logging or saving) and not np.isfinite(value := float(mean(loss))):
             raise TrainingError(
                 f"the loss became {value} at iteration {finished}: lower the learning rate "
                 "or check the intensity window of the data"
             )
         if logging:
             now = time.perf_counter()
-            alpha = tuple(scale_weights.detach().float().mean(dim=0).tolist())
+            alpha = tuple(mean(scale_weights.mean(dim=0)).tolist())
             log.append(LogEntry(finished, value, alpha, done / (now - clock)))
             clock, done = now, 0
-            on_log(log[-1])
-        if saving:
+            if fabric.is_global_zero:
+                on_log(log[-1])
+        if saving and fabric.is_global_zero:
             assert checkpoint is not None
             save_checkpoint(checkpoint, model, optimizer, log, finished, identity)
+    if parallel:
+        replace_norms(model.bottleneck, nn.BatchNorm2d)
+        replace_norms(model.student, nn.BatchNorm2d)
     model.eval()
     return log

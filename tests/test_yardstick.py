@@ -1,0 +1,68 @@
+"""The yardstick of the training benchmark does the same step as scrd, by other means."""
+
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from scrd.config import Config
+from scrd.model import build_model
+from scrd.runtime import make_fabric
+from scrd.training import batch_indices, train
+
+pytest.importorskip("opensimplex")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def yardstick():
+    if not BENCHMARKS.is_dir():
+        pytest.skip("the benchmarks are not part of the source distribution")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import yardstick
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return yardstick
+
+
+def test_its_noise_stays_in_its_footprint_and_is_not_nothing(yardstick):
+    image = torch.full((3, 128, 128), 0.5)
+    perturbed, footprint = yardstick.add_noise(image, np.random.default_rng(0))
+    changed = (perturbed != image).any(dim=0)
+    assert not (changed & ~footprint[0]).any()
+    assert changed.sum() > 0.9 * footprint.sum()
+    assert 10 * 10 <= footprint.sum() <= 16 * 16
+
+
+def test_its_steps_are_those_of_scrd(yardstick, monkeypatch):
+    torch.manual_seed(0)
+    plain = build_model("efficientnet_lite0", rectify=False, image_size=64)
+    ours = copy.deepcopy(plain)
+    images = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    class Drawn:
+        """Draws the batches of scrd."""
+
+        step = -1
+
+        def permutation(self, count):
+            self.step += 1
+            return batch_indices(self.step, 4, count, seed=0).numpy()
+
+    monkeypatch.setattr(yardstick.np.random, "default_rng", lambda seed: Drawn())
+    yardstick.train_plainly(plain, images, "rd", 2, batch_size=4)
+    config = Config(
+        objective="rd",
+        image_size=64,
+        batch_size=4,
+        iterations=2,
+        learning_rate=1e-3,
+        schedule="constant",
+    )
+    train(ours, images, config, fabric=make_fabric("32-true", "cpu"))
+    for (name, a), b in zip(plain.named_buffers(), ours.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
