@@ -16,12 +16,14 @@ Settings = Mapping[str, Any]
 
 BUDGETS: Mapping[str, Settings] = {
     "small": {
+        "window": "image",
         "teacher": "efficientnet_lite0",
         "image_size": 128,
         "iterations": 300,
         "batch_size": 16,
     },
     "paper": {
+        "window": "image",
         "teacher": "wide_resnet50_2",
         "image_size": 256,
         "iterations": 4000,
