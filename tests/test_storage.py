@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 from scrd import storage
+from scrd.files import write_atomically
 from scrd.storage import (
     FORMAT,
     Contents,
     ModelFolderError,
     read_model_folder,
     refuse_if_taken,
-    write_atomically,
     write_model_folder,
 )
 
@@ -56,7 +56,7 @@ def test_what_was_written_is_read_back(folder):
     assert recorded == hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("step", ["save_file", "_sha256"])
+@pytest.mark.parametrize("step", ["save_file", "sha256"])
 def test_a_failure_in_the_middle_leaves_nothing_at_the_place(tmp_path, monkeypatch, step):
     def fail(*_args, **_kwargs):
         raise OSError("no space left on device")
@@ -71,7 +71,7 @@ def test_a_failure_in_the_middle_leaves_nothing_at_the_place(tmp_path, monkeypat
     read_model_folder(tmp_path / "model")
 
 
-@pytest.mark.parametrize("step", ["save_file", "_sha256", "os.replace"])
+@pytest.mark.parametrize("step", ["save_file", "sha256", "os.replace"])
 def test_a_failure_in_the_middle_keeps_the_older_model(folder, monkeypatch, step):
     def fail(*_args, **_kwargs):
         raise OSError("no space left on device")
