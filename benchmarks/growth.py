@@ -196,18 +196,21 @@ def draw(results: Path, path: Path) -> None:
     """Two rows, time and memory, of three panels, one a sweep, with the slope of each line."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FixedLocator, LogLocator
 
     from scrd.report.figures import ABNORMAL, NORMAL
 
     found = last_lines(results)
-    columns = {"side": "image side, px", "batch": "images a batch", "images": "images in all"}
+    columns = {
+        "side": ("image side, px", (64, 128, 256, 512)),
+        "batch": ("images a batch", (1, 2, 4, 8, 16, 32, 64)),
+        "images": ("images in all", (500, 2000, 8000, 100_000)),
+    }
     style = {"font.size": 9, "svg.hashsalt": "scrd", "svg.fonttype": "path"}
     with rc_context(style):
         figure = Figure(figsize=(8, 5.6), layout="constrained")
         grid = figure.subplots(2, 3)
-        for (sweep, label), (upper, lower) in zip(columns.items(), grid.T, strict=True):
-            ticks: list[int] = []
+        for (sweep, (label, ticks)), (upper, lower) in zip(columns.items(), grid.T, strict=True):
             for what, name, colour, mark in (
                 ("score", "scoring", NORMAL, "o"),
                 ("train", "training step", ABNORMAL, "s"),
@@ -216,7 +219,6 @@ def draw(results: Path, path: Path) -> None:
                 if not lines:
                     continue
                 x = [line["settings"][sweep] for line in lines]
-                ticks = max(ticks, x, key=len)
                 per = "seconds" if sweep == "images" else "seconds_per_image"
                 unit = 1 if sweep == "images" else 1e3
                 seconds = [unit * line["median"][per] for line in lines]
@@ -226,7 +228,7 @@ def draw(results: Path, path: Path) -> None:
                     axes.plot(x, y, f"{mark}-", color=colour, label=text)
             total = "s in all" if sweep == "images" else "ms an image"
             upper.set_title(f"processor time, {total}", fontsize=10)
-            lower.set_title("peak memory above the start, MiB", fontsize=10)
+            lower.set_title("memory above the start, MiB", fontsize=10)
             lower.set_xlabel(label)
             for axes in (upper, lower):
                 axes.set_xscale("log")
@@ -234,12 +236,12 @@ def draw(results: Path, path: Path) -> None:
                 low, high = axes.get_ylim()
                 # room for the legend; and a factor of ten at least, lest noise looks like a trend
                 middle, half = (low * high) ** 0.5, max((high / low) ** 0.5, 10**0.5)
-                axes.set_ylim(middle / half, middle * half * 2.5)
+                axes.set_ylim(middle / half, middle * half * 4)
                 axes.xaxis.set_major_locator(FixedLocator(ticks))
-                axes.xaxis.set_major_formatter(ScalarFormatter())
-                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.xaxis.set_major_formatter("{x:,.0f}")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
                 axes.minorticks_off()
-                axes.tick_params(axis="x", labelrotation=45 if sweep == "images" else 0)
                 axes.grid(color="#dddddd")
                 axes.set_axisbelow(True)
                 axes.spines[["top", "right"]].set_visible(False)

@@ -129,8 +129,9 @@ def _stream(
         return
     gpus = int(ray.cluster_resources().get("GPU", 0))
     processors = int(ray.cluster_resources().get("CPU", 1))
+    worker: Any = Worker  # Ray makes the instances, in its processes
     data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        Worker,
+        worker,
         fn_constructor_args=settings,
         compute=ray.data.ActorPoolStrategy(size=min(gpus or processors, len(rows))),
         num_cpus=None if gpus else 1,

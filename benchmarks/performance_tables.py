@@ -1,0 +1,83 @@
+"""Write the tables of the performance benchmarks: ``python benchmarks/performance_tables.py``.
+
+Of each benchmark and setting the last line of the results file counts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results" / "performance.jsonl"
+PAGE = Path(__file__).parent.parent / "docs" / "performance" / "tables.md"
+SHOWN = {
+    "training step": ("teacher", "objective", "side", "cached", "precision"),
+    "scoring": ("teacher", "way", "side", "batch", "images"),
+    "cold start": (),
+    "growth": ("sweep", "what", "side", "batch", "images"),
+}
+
+
+def read() -> dict[str, list[dict[str, Any]]]:
+    """Lines by benchmark, the last of each setting."""
+    last: dict[tuple[str, str], dict[str, Any]] = {}
+    for text in RESULTS.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        last[line["name"], json.dumps(line["settings"], sort_keys=True)] = line
+    found: dict[str, list[dict[str, Any]]] = {}
+    for (name, _), line in last.items():
+        found.setdefault(name, []).append(line)
+    return found
+
+
+def table(lines: list[dict[str, Any]], shown: tuple[str, ...]) -> list[str]:
+    """A Markdown table: settings, and the median, lowest and highest of what was measured."""
+    settings = shown or tuple(dict.fromkeys(k for line in lines for k in line["settings"]))
+    values = list(dict.fromkeys(k for line in lines for k in line["median"]))
+    rows = [[*settings, *(v.replace("_", " ") for v in values)], ["---"] * len(settings)]
+    rows[1] += ["---:"] * len(values)
+    for line in lines:
+        cells = [str(line["settings"].get(name, "")) for name in settings]
+        for value in values:
+            cells.append(spread(line["values"].get(value), line["median"].get(value)))
+        rows.append(cells)
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def spread(values: Any, median: float | None) -> str:
+    """The median, and in brackets the range of the repeats."""
+    if median is None:
+        return ""
+    if min(values) == max(values):
+        return number(median)
+    return f"{number(median)} ({number(min(values))} to {number(max(values))})"
+
+
+def number(value: float) -> str:
+    """Three digits that count; whole numbers in full."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def main() -> None:
+    """Write the page."""
+    found = read()
+    text = ["# Performance: all figures", ""]
+    text += [
+        "Written by `python benchmarks/performance_tables.py`. Medians, lowest to highest.",
+        "",
+    ]
+    for name, lines in found.items():
+        if not any(line["median"] for line in lines):
+            continue
+        machine = lines[-1]["machine"]
+        text += [f"## {name[0].upper()}{name[1:]}", ""]
+        repeats = max(line["repeats"] for line in lines)
+        text += [f"{machine['cpu']}, {machine['cores']} cores; up to {repeats} repeats."]
+        text += ["", *table(lines, SHOWN.get(name, ())), ""]
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text("\n".join(text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
