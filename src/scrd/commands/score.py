@@ -55,7 +55,7 @@ def score(
     """Score images: scores.csv, series.csv, studies.csv, heat maps, DICOM objects on request."""
     from functools import partial
 
-    from scrd.engine.bucket import list_places
+    from scrd.engine.bucket import is_uri, list_places
     from scrd.errors import ConfigError
     from scrd.report.outputs import Outputs, score_all
 
@@ -66,6 +66,8 @@ def score(
         if ray_address is not None and engine != "ray":
             raise ConfigError("--ray-address needs --engine ray")
         with _fetched(paths, study) as (places, archive):
+            if engine == "local" and any(is_uri(place) for place in places):
+                raise ConfigError("an address such as s3://BUCKET needs --engine ray")
             listing = list_places(places)
             scorer = load_scorer(model, device)
             options: dict[str, Any] = {
