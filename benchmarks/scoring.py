@@ -56,7 +56,7 @@ def place(source: Path, folder: Path, number: int) -> None:
     os.symlink(source, folder / f"{number:04d}{source.suffix}")
 
 
-def prepare(work: Path, data: Path, teacher: str, weights: str | None, images: int) -> None:
+def prepare(work: Path, options: argparse.Namespace) -> None:
     """Lay out images, train a model, and export it; what is there already is kept."""
     from scrd.config import Config
     from scrd.data.manifest import read_manifest
@@ -66,18 +66,19 @@ def prepare(work: Path, data: Path, teacher: str, weights: str | None, images: i
     from scrd.export.parity import Parity
 
     if not (work / "images").exists():
-        manifest = read_manifest(data)
+        manifest = read_manifest(options.data)
         for name, records, count in (
-            ("images", manifest.records, images),
+            ("images", manifest.records, options.images),
             ("gate/train/normal", manifest.train_normals, 48),
             ("gate/test", manifest.test, 64),
         ):
             for i in np.linspace(0, len(records) - 1, count).round().astype(int):
                 kind = records[i].kind if name == "gate/test" else ""
                 place(records[i].path, work / name / kind, i)
+    weights = options.weights
     if not (work / "model").exists():
         config = Config(
-            teacher=teacher,
+            teacher=options.teacher,
             weights=weights,
             image_size=SIDE,
             # without ImageNet weights there is nothing to learn, and this objective is quick
@@ -88,19 +89,20 @@ def prepare(work: Path, data: Path, teacher: str, weights: str | None, images: i
         )
         Detector.fit(work / "gate", config, device="cpu").save(work / "model")
     refused: dict[str, str] = {}
+    wanted = {way.removesuffix("-bf16") for way in options.ways.split(",")}
     for way in ("onnxruntime", "openvino", "openvino-int8"):
-        if (work / way).exists():
+        if way not in wanted or (work / way).exists():
             continue
-        options: dict[str, Any] = {
+        choice: dict[str, Any] = {
             "format": "onnx" if way == "onnxruntime" else "openvino",
             "int8": way == "openvino-int8",
         }
         try:
-            export_model(work / "model", work / way, work / "gate", **options)
+            export_model(work / "model", work / way, work / "gate", **choice)
         except ExportError as e:
             refused[way] = str(e)
             with patch.object(Parity, "failures", return_value=[]):
-                export_model(work / "model", work / way, work / "gate", **options)
+                export_model(work / "model", work / way, work / "gate", **choice)
     if refused:
         (work / "refused.json").write_text(json.dumps(refused))
 
@@ -304,7 +306,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.work or Path(temporary)).absolute()
-        prepare(work, options.data, options.teacher, options.weights, options.images)
+        prepare(work, options)
         if options.cold_start:
             cold_start(work, options.repeats, options.teacher)
         elif not options.prepare:
