@@ -12,8 +12,9 @@ its own with all cores, and they take turns, so that whatever else the machine d
 them alike. "files" is from image files to `scores.csv` without heat maps, reading included;
 "model" batches of 16 prepared images, the median of five. PatchCore, with the same teacher,
 remembers as many patches as it would of a large data set; chosen at random, not well, which changes
-neither its time nor its size. What the parity gate refuses is timed all the same, and its line says
-so.
+neither its time nor its size. "eager-unreused" is eager with an allocator that maps large blocks
+afresh, as PyTorch has it where scrd does not step in (`scrd.memory`). What the parity gate refuses
+is timed all the same, and its line says so.
 
     python benchmarks/scoring.py DATA --cold-start
 
@@ -32,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -40,6 +42,7 @@ import numpy as np
 
 WAYS = (
     "eager",
+    "eager-unreused",
     "compiled",
     "onnxruntime",
     "openvino",
@@ -183,11 +186,14 @@ def resident(what: str) -> int:
 
 def serve(work: Path, way: str) -> None:
     """Measure once for every line of standard input; answer with a line of JSON."""
+    import scrd.scorer
     from scrd.data.cache import load_images
     from scrd.data.series import list_sources
     from scrd.report.outputs import Outputs, score_all
 
     scorer, size = load(work, way)
+    if way == "eager-unreused":
+        scrd.scorer.reused_memory = nullcontext
     listing = list_sources([work / "images"])
     paths = [source.path for source in listing.sources[:BATCH]]
     batch = np.array(load_images(paths, scorer.preprocessing, memory_limit=1 << 30).images)
@@ -196,10 +202,11 @@ def serve(work: Path, way: str) -> None:
     for _ in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")
         alone = []
-        for _ in range(5):
-            start = time.perf_counter()
-            scorer.infer(batch, content)
-            alone.append(time.perf_counter() - start)
+        with scrd.scorer.reused_memory():
+            for _ in range(5):
+                start = time.perf_counter()
+                scorer.infer(batch, content)
+                alone.append(time.perf_counter() - start)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as out:
             score_all(scorer, listing, Path(out), Outputs(overlays=False), batch_size=BATCH)

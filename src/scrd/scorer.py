@@ -20,6 +20,7 @@ from scrd.data.contract import Contract
 from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.reading import ImageError
 from scrd.data.source import AnySource, Source, as_source
+from scrd.memory import reused_memory
 from scrd.progress import counting
 
 
@@ -120,7 +121,7 @@ class Scorer(ABC):
             why it could not be read, or is not what the model knows.
         """
         files = [as_source(image) for image in images]
-        with counting("scoring", len(files), progress) as advance:
+        with counting("scoring", len(files), progress) as advance, reused_memory():
             done = 0
             for batch in iter_batches(
                 files,

@@ -18,7 +18,6 @@ import numpy as np
 from scrd.data.reading import ImageError
 from scrd.data.source import Series, Source
 from scrd.engine.bucket import fetched
-from scrd.memory import reused_memory
 from scrd.report.outputs import Outputs, Result, write_pictures
 from scrd.scorer import Scorer
 
@@ -136,7 +135,7 @@ class Worker:
         failure = self._failure
         if not failure:
             try:
-                with fetched(task.sources) as copies, reused_memory():
+                with fetched(task.sources) as copies:
                     results = [self._finished(*one) for one in self._score(task, copies)]
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"

@@ -19,7 +19,6 @@ from scrd.data.series import Listing
 from scrd.data.source import Series, Source
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError
-from scrd.memory import reused_memory
 from scrd.report.overlay import heat_overlay
 from scrd.report.tables import Table
 from scrd.scorer import Scored, Scorer
@@ -120,7 +119,6 @@ def score_all(
 
     columns = ("images", "score", "p_value", "flag", "how")
     with (
-        reused_memory(),
         _score_tables(folder / "scores.csv") as add,
         Table(folder / "series.csv", ("study", "series", *columns)) as series,
         Table(folder / "studies.csv", ("study", *columns)) as studies,
