@@ -134,7 +134,8 @@ def same_scores(one, other):
     for a, b in zip(one[1:], other[1:], strict=True):
         assert (a[1] == "") == (b[1] == "")
         if a[1]:
-            np.testing.assert_allclose(float(a[1]), float(b[1]), rtol=1e-6, atol=1e-6)
+            # a worker computes with one thread, and sums in another order
+            np.testing.assert_allclose(float(a[1]), float(b[1]), rtol=1e-4, atol=1e-6)
     return True
 
 
