@@ -15,6 +15,7 @@ SHOWN = {
     "training step": ("teacher", "objective", "side", "cached", "precision"),
     "scoring": ("teacher", "way", "side", "batch", "images"),
     "cold start": (),
+    "parity": ("data", "way"),
     "growth": ("sweep", "what", "side", "batch", "images"),
 }
 

@@ -69,7 +69,7 @@ def export_model(
     engine, precision = _ENGINES[format], "int8" if int8 else "fp32"
     package(engine, "export")  # before the work, not after it
     manifest = read_manifest(images)
-    compared, calibrating = _choose(manifest)
+    compared, calibrating = choose(manifest)
     detector = Detector.load(model, device="cpu")
     assert detector.fingerprint is not None
     with building(Path(out)) as folder:
@@ -122,7 +122,7 @@ def export_model(
     return parity
 
 
-def _choose(manifest: Manifest) -> tuple[list[Record], list[Record]]:
+def choose(manifest: Manifest) -> tuple[list[Record], list[Record]]:
     """Images to compare on, and normals to quantise with, evenly spread and without overlap."""
     compared = _spread(manifest.test or manifest.train_normals[::2], _COMPARED)
     taken = {record.name for record in compared}
