@@ -280,8 +280,30 @@ def test_precision_is_chosen_for_the_device():
     assert make_fabric("bf16-mixed", "cpu")._precision.precision == "bf16-mixed"
 
 
-def test_bf16_trains(initial, images):
-    config = dataclasses.replace(BASE, objective="scrd", precision="bf16-mixed", iterations=3)
-    model, log = run(initial, images, config)
+@pytest.mark.parametrize("precision", ["bf16-mixed", "32-true"])
+def test_every_part_computes_in_the_chosen_precision(initial, images, precision):
+    config = dataclasses.replace(BASE, objective="margin", precision=precision, iterations=3)
+    model = copy.deepcopy(initial)
+    found = {}
+    for name in ("teacher", "bottleneck", "student"):
+        for part in model.get_submodule(name).modules():
+            if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                kinds = found.setdefault(name, set())
+                part.register_forward_hook(lambda m, i, out, kinds=kinds: kinds.add(out.dtype))
+    # what statistics and cached features are made of is in fp32 whatever the steps are
+    config = dataclasses.replace(config, feature_cache_gib=0.0)
+    log = train(model, images, config, fabric=make_fabric(precision, "cpu"))
+    steps = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    assert found["bottleneck"] == found["student"] == {steps}
+    assert steps in found["teacher"]
     assert math.isfinite(log[-1].loss)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_bf16_follows_fp32(initial, images):
+    losses = []
+    for precision in ("bf16-mixed", "32-true"):
+        _, log = run(initial, images, dataclasses.replace(BASE, precision=precision))
+        losses.append(log[-1].loss)
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

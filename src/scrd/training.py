@@ -288,7 +288,8 @@ def train(
                 assert image is not None
                 generator = _generator(config.seed, 2, step)
                 noisy, footprint = noisy_features(model, image, config, generator, share)
-        student, scale_weights = wrapped.reconstruct(clean)
+        with fabric.autocast():  # Fabric itself sees to it for `forward` alone
+            student, scale_weights = wrapped.reconstruct(clean)
         # cosines of long vectors need fp32, whatever the precision of the network
         clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
         features = StepFeatures(clean, student, noisy, scale_weights.float(), footprint)
