@@ -63,6 +63,7 @@ VARIANTS = (
     Variant("yardstick", "margin"),
     Variant("scrd", "margin"),
     Variant("scrd", "margin", cached=True),
+    Variant("scrd", "margin", cached=True, precision="bf16-mixed"),
     Variant("yardstick", "scrd"),
     Variant("scrd", "scrd"),
     Variant("scrd", "scrd", cached=True),
