@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.console import REFUSED, SKIPPED, err, out, refusing
 from scrd.datasets.commands import app as dataset
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     add_completion=False,

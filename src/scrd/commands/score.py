@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from scrd.commands.common import (
     report_skipped,
 )
 from scrd.console import err, out, refusing
-
-if TYPE_CHECKING:
-    pass
 
 
 def score(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from scrd.commands.common import Data, Device, Out, report_skipped
 from scrd.console import out, refusing
-
-if TYPE_CHECKING:
-    pass
 
 
 def train(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,6 @@ from scrd.commands.common import (
     parse_kinds,
 )
 from scrd.console import out, refusing
-
-if TYPE_CHECKING:
-    pass
 
 
 def watch(
