@@ -63,7 +63,7 @@ def read_all(path: Path) -> list[np.ndarray]:
 
 def serve() -> None:
     """Read the files whose paths come in, one a line, and answer with a line of JSON for each."""
-    from scrd.data.reading import ImageError
+    from scrd.errors import ImageError
 
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_RESERVED, MOST_RESERVED))
     answers = os.fdopen(os.dup(1), "w")
@@ -202,7 +202,7 @@ def fuzz(count: int, seed: int, *, workers: int = 2, keep: Path | None = None) -
 
 def table(folders: list[Path]) -> str:
     """What became of each file, as Markdown."""
-    from scrd.data.reading import ImageError
+    from scrd.errors import ImageError
 
     lines, totals = ["| file | | |", "|---|---|---|"], Counter[str]()
     for folder in folders:

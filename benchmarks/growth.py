@@ -106,8 +106,8 @@ def train_step(side: int, batch: int) -> dict[str, Any]:
 
     from scrd.config import Config
     from scrd.model import build_model
-    from scrd.runtime import make_fabric
-    from scrd.training import train
+    from scrd.system.devices import make_fabric
+    from scrd.training.loop import train
 
     config = Config(image_size=side, batch_size=batch, iterations=STEPS)
     model = build_model(config.teacher, image_size=side)

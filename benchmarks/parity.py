@@ -17,8 +17,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from record import record
-from scoring import CORES, SIDE, bf16_engine
 
+from scoring import CORES, SIDE, bf16_engine
 from scrd.config import Config
 from scrd.data.manifest import read_manifest
 from scrd.detector import Detector

@@ -13,8 +13,8 @@ them alike. "files" is from image files to `scores.csv` without heat maps, readi
 "model" batches of 16 prepared images, the median of five. PatchCore, with the same teacher,
 remembers as many patches as it would of a large data set; chosen at random, not well, which changes
 neither its time nor its size. "eager-unreused" is eager with an allocator that maps large blocks
-afresh, as PyTorch has it where scrd does not step in (`scrd.memory`). What the parity gate refuses
-is timed all the same, and its line says so.
+afresh, as PyTorch has it where scrd does not step in (`scrd.system.allocator`). What the parity
+gate refuses is timed all the same, and its line says so.
 
     python benchmarks/scoring.py DATA --cold-start
 
@@ -153,7 +153,7 @@ def patchcore(work: Path, detector: Any) -> Any:
     from scrd.baselines.method import Budget
     from scrd.baselines.patchcore import BANK_LIMIT, PatchCore
     from scrd.data.cache import load_images
-    from scrd.scorer import Inferred, Scorer
+    from scrd.scoring.scorer import Inferred, Scorer
 
     config = detector.config
     method = PatchCore(Budget(config.teacher, config.weights, SIDE)).eval()
@@ -183,14 +183,14 @@ def resident(what: str) -> int:
 
 def serve(work: Path, way: str) -> None:
     """Measure once for every line of standard input; answer with a line of JSON."""
-    import scrd.scorer
+    import scrd.scoring.scorer
     from scrd.data.cache import load_images
     from scrd.data.series import list_sources
     from scrd.report.outputs import Outputs, score_all
 
     scorer, size = load(work, way)
     if way == "eager-unreused":
-        scrd.scorer.reused_memory = nullcontext
+        scrd.scoring.scorer.reused_memory = nullcontext
     listing = list_sources([work / "images"])
     paths = [source.path for source in listing.sources[:BATCH]]
     batch = np.array(load_images(paths, scorer.preprocessing, memory_limit=1 << 30).images)
@@ -199,7 +199,7 @@ def serve(work: Path, way: str) -> None:
     for _ in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")
         alone = []
-        with scrd.scorer.reused_memory():
+        with scrd.scoring.scorer.reused_memory():
             for _ in range(5):
                 start = time.perf_counter()
                 scorer.infer(batch, content)

@@ -27,12 +27,12 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from scrd.config import Config
-from scrd.memory import reused_memory
 from scrd.model import SCRD, build_model
 from scrd.objectives import OBJECTIVES, StepFeatures
-from scrd.runtime import make_fabric
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
-from scrd.training import train
+from scrd.system.allocator import reused_memory
+from scrd.system.devices import make_fabric
+from scrd.training.loop import train
 
 BATCH, SIDE, IMAGES = 16, 256, 32
 STEPS = {"efficientnet_lite0": 6, "wide_resnet50_2": 1}

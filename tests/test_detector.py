@@ -14,18 +14,19 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from scrd import fitting
 from scrd.cli import app
 from scrd.config import Config
 from scrd.data.manifest import ManifestError, Record, read_manifest
 from scrd.data.preprocess import prepare
-from scrd.data.reading import ImageError, read_image
+from scrd.data.reading import read_image
 from scrd.detector import Detector
-from scrd.fitting import hold_out
-from scrd.scorer import Scored
-from scrd.scoring import infer
-from scrd.storage import ModelFolderError
-from scrd.training import TrainingError
+from scrd.errors import ImageError
+from scrd.model.scores import infer
+from scrd.scoring.scorer import Scored
+from scrd.storage.model_folder import ModelFolderError
+from scrd.training import fit as fitting
+from scrd.training.log import TrainingError
+from scrd.training.prepare import hold_out
 
 QUICK = Config(image_size=64, batch_size=4, iterations=4, false_alarm_rate=0.2)
 

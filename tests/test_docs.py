@@ -15,19 +15,19 @@ from PIL import Image
 from scipy.stats import beta
 
 import scrd
+from scrd.audit.check import CheckReport
 from scrd.bench.measure import measure, read_material
 from scrd.bench.suite import Run
 from scrd.bench.suite_file import ROW_KEYS, SUITE_KEYS, read_suite
 from scrd.cli import app
 from scrd.config import Config
-from scrd.console import REFUSED, SKIPPED
-from scrd.data.check import CheckReport
 from scrd.detector import Detector
-from scrd.evaluation import evaluate
+from scrd.evaluation.test_set import evaluate
+from scrd.model.scores import POOLINGS
 from scrd.objectives import OBJECTIVES
 from scrd.report.outputs import write_scores
-from scrd.scoring import POOLINGS
 from scrd.synthesis.probes import PROBES
+from scrd.system.console import REFUSED, SKIPPED
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]

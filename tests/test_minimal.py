@@ -10,21 +10,22 @@ import torch
 from PIL import Image
 from torch import nn
 
-import scrd.training
+import scrd.training.loop
 from scrd.config import Config
 from scrd.data.intensity import fit_intensity
 from scrd.data.preprocess import Preprocessing, prepare
 from scrd.data.reading import read_image
-from scrd.learning import learn_normals
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 from scrd.model import build_model
+from scrd.model.scores import infer
 from scrd.objectives import OBJECTIVES, StepFeatures
-from scrd.runtime import make_fabric
-from scrd.scoring import infer
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 from scrd.synthesis.probes import PROBES
 from scrd.synthesis.settings import NoiseSettings
-from scrd.training import batch_indices, train
+from scrd.system.devices import make_fabric
+from scrd.training.batches import batch_indices
+from scrd.training.loop import train
+from scrd.training.normals import learn_normals
 
 SIZE, BATCH, STEPS = 64, 4, 3
 
@@ -133,7 +134,7 @@ def head_and_fusion(ours, theirs):
 
 @pytest.mark.parametrize(("name", "cache"), [*((n, 4.0) for n in OBJECTIVES), ("margin", 0.0)])
 def test_training_loop_gives_the_same_losses(minimal, images, pair, name, cache, monkeypatch):
-    monkeypatch.setattr(scrd.training, "LOG_EVERY", 1)
+    monkeypatch.setattr(scrd.training.loop, "LOG_EVERY", 1)
     ours, theirs = pair
     config = Config(
         image_size=SIZE,

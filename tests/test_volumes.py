@@ -15,7 +15,7 @@ from scrd.data.manifest import read_manifest
 from scrd.data.reading import read_image
 from scrd.data.series import list_sources
 from scrd.detector import Detector
-from scrd.evaluation import evaluate
+from scrd.evaluation.test_set import evaluate
 from synthetic_volumes import COLUMNS, ROWS, SLICES, head, write_dicom, write_nifti
 
 NORMALS = 24

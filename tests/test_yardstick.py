@@ -10,8 +10,9 @@ import torch
 
 from scrd.config import Config
 from scrd.model import build_model
-from scrd.runtime import make_fabric
-from scrd.training import batch_indices, train
+from scrd.system.devices import make_fabric
+from scrd.training.batches import batch_indices
+from scrd.training.loop import train
 
 pytest.importorskip("opensimplex")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

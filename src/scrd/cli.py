@@ -13,8 +13,8 @@ from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_ski
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
-from scrd.console import REFUSED, SKIPPED, err, out, refusing
 from scrd.datasets.commands import app as dataset
+from scrd.system.console import REFUSED, SKIPPED, err, out, refusing
 
 app = typer.Typer(
     add_completion=False,
@@ -80,10 +80,10 @@ def check(
     Exit code 1 when something of the training split is in the test split, or a file cannot be
     read.
     """
-    from scrd.data.check import check_dataset
+    from scrd.audit.check import check_dataset
+    from scrd.audit.findings import print_report
     from scrd.data.manifest import read_manifest
-    from scrd.files import write_atomically
-    from scrd.report.findings import print_report
+    from scrd.system.files import write_atomically
 
     with refusing():
         report = check_dataset(read_manifest(data))

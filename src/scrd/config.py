@@ -36,7 +36,7 @@ class Config:
             ``"series"``, those of its whole series; ``"data"``, one window from the training
             images (0 to 255 for 8 bits, as the paper has it); (low, high) in source intensity
             units; or ``"auto"``, what suits the kind of the training images, see
-            :func:`scrd.fitting.window_for` and :func:`scrd.data.intensity.fit_intensity`.
+            :func:`scrd.training.prepare.window_for` and :func:`scrd.data.intensity.fit_intensity`.
         noise: the perturbations of the noisy path.
         iterations: training steps (the paper: 4,000).
         batch_size: images a step.

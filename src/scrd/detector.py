@@ -17,30 +17,30 @@ import torch
 from numpy.typing import NDArray
 
 from scrd import __version__
-from scrd.calibration import Calibration
 from scrd.config import Config, from_dict
 from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing
-from scrd.data.reading import ImageError
-from scrd.errors import ConfigError
-from scrd.fitting import Prepared, fit
+from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
-from scrd.model_card import model_card
-from scrd.runtime import resolve_device
-from scrd.scorer import Inferred, Scorer
-from scrd.scoring import infer
-from scrd.storage import (
+from scrd.model.scores import infer
+from scrd.scoring.calibration import Calibration
+from scrd.scoring.scorer import Inferred, Scorer
+from scrd.storage.card import model_card
+from scrd.storage.model_folder import (
     Contents,
     ModelFolderError,
     read_fingerprint,
     read_model_folder,
     write_model_folder,
 )
-from scrd.training import LogEntry
+from scrd.system.devices import resolve_device
+from scrd.training.fit import fit
+from scrd.training.log import LogEntry
+from scrd.training.prepare import Prepared
 
 if TYPE_CHECKING:
-    from scrd.evaluation import Evaluation
+    from scrd.evaluation.test_set import Evaluation
 
 
 class Detector(Scorer):
@@ -104,15 +104,15 @@ class Detector(Scorer):
 
         Args:
             data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`; or what
-                :func:`scrd.fitting.prepare` made of it.
+                :func:`scrd.training.prepare.prepare` made of it.
             config: settings; the default is the paper's budget.
             work: folder for checkpoints, made if needed. None keeps no checkpoints.
             resume: go on from the checkpoint in ``work``, if there is one. The result is the
                 same, bit for bit on the same device, as without the interruption.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
             devices: how many of them train together on each node, a process each, see
-                :func:`scrd.runtime.make_fabric`. All return the same detector; only the one of
-                which :func:`scrd.runtime.is_main_process` holds should go on to save it.
+                :func:`scrd.system.devices.make_fabric`. All return the same detector; only the one
+                of which :func:`scrd.system.devices.is_main_process` holds should save it.
             num_nodes: machines that train together.
             progress: show progress bars on standard error.
 
@@ -134,7 +134,7 @@ class Detector(Scorer):
         return cls(**vars(fitted), device=resolve_device(device).type)
 
     def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
-        """See :meth:`scrd.scorer.Scorer.infer`."""
+        """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
         inside = torch.from_numpy(content)
         found = infer(self.model, torch.from_numpy(images), inside)
         statistics = {n: s.double().numpy() for n, s in found.statistics(inside).items()}
@@ -145,14 +145,14 @@ class Detector(Scorer):
     ) -> Evaluation:
         """Score the test split of a data set against its labels.
 
-        See :func:`scrd.evaluation.evaluate`, also for what is raised.
+        See :func:`scrd.evaluation.test_set.evaluate`, also for what is raised.
         """
-        from scrd.evaluation import evaluate
+        from scrd.evaluation.test_set import evaluate
 
         return evaluate(self, data, batch_size=batch_size, progress=progress)
 
     def save(self, folder: str | Path, *, replace: bool = False) -> None:
-        """Write the model folder, whole or not at all; see :mod:`scrd.storage`.
+        """Write the model folder, whole or not at all; see :mod:`scrd.storage.model_folder`.
 
         Raises:
             ModelFolderError: the place is taken.

@@ -2,9 +2,9 @@ import numpy as np
 import torch
 from planted import blobs, check_contract, planted, small_budget
 
+from scrd.audit.confounds import scalars
 from scrd.baselines.confounds import NAMES, Confounds, plain_numbers
-from scrd.data.confounds import scalars
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 def fitted(images):

@@ -13,7 +13,7 @@ from scrd.baselines.efficientad import (
     required_files,
 )
 from scrd.errors import ScrdError
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 @pytest.fixture(scope="module")

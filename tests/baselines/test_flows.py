@@ -11,7 +11,7 @@ from scipy.stats import norm
 from scrd import baselines
 from scrd.baselines.flows import CONDITION, CFlow, FastFlow, rate_factor
 from scrd.errors import ScrdError
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 needs_anomalib = pytest.mark.skipif(
     find_spec("anomalib") is None, reason="anomalib, an optional extra, is not installed"

@@ -5,7 +5,7 @@ from planted import blobs, check_contract, planted, small_budget
 from sklearn.covariance import LedoitWolf
 
 from scrd.baselines.mahalanobis import Mahalanobis, ledoit_wolf
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(8, 30), (200, 12)])

@@ -10,7 +10,7 @@ from scrd.baselines.padim import (
     inverse_factors_,
     position_distances,
 )
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 def gaussians(positions, count, dimension, seed, offset=0.0):

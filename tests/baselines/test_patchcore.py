@@ -13,7 +13,7 @@ from scrd.baselines.patchcore import (
     nearest_distances,
     reweighted_score,
 )
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 def clusters(seed, count=1500, dimension=8):

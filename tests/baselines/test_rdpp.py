@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from scrd.baselines import rdpp
 from scrd.baselines.rdpp import RDPP, entropic_transport, projection_loss, transport_loss
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 from scrd.objectives.distance import flat_distance
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 

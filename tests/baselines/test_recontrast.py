@@ -11,7 +11,7 @@ from scrd.baselines.recontrast import (
     hard_mined_distance,
     hardness,
 )
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 def features(*shape, seed=0):

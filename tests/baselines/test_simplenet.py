@@ -4,7 +4,7 @@ import torch
 from planted import blobs, check_contract, planted, small_budget
 
 from scrd.baselines.simplenet import FEATURE_STD, MARGIN, NOISE, SimpleNet, truncated_l1
-from scrd.metrics import auroc
+from scrd.metrics.ranks import auroc
 
 
 @pytest.fixture(scope="module")

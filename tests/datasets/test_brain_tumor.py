@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scrd.data.check import check_dataset
+from scrd.audit.check import check_dataset
 from scrd.data.manifest import read_manifest
 from scrd.datasets.brain_tumor import COUNTS, prepare_brain_tumor
 from scrd.datasets.published import SourceError

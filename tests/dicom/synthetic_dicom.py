@@ -16,8 +16,8 @@ from pydicom.uid import (
 
 from scrd.data.intensity import Intensity
 from scrd.data.source import Series
-from scrd.scorer import Scored
-from scrd.study import SeriesResult, StudyResult, Verdict
+from scrd.scoring.scorer import Scored
+from scrd.scoring.verdicts import SeriesResult, StudyResult, Verdict
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 NAME, BIRTH = "Müller^Jürgen", "19480229"

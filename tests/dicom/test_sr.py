@@ -16,10 +16,10 @@ from synthetic_dicom import (
 )
 
 from scrd import __version__
-from scrd.data.reading import ImageError
 from scrd.dicom.codes import FLAG, IMAGES, LEVEL, P_VALUE, POOLING, SCHEME, SCORE
 from scrd.dicom.write import Unwritten, write_objects
-from scrd.study import SeriesResult, StudyResult
+from scrd.errors import ImageError
+from scrd.scoring.verdicts import SeriesResult, StudyResult
 
 # scores that a decimal string of 16 characters cannot hold
 SCORES = [1 / 7, 100 / 3, -2 / 3e5, 1e-17 / 3, 2.5]

@@ -23,7 +23,7 @@ from scrd.data.source import Series
 from scrd.dicom.uids import tag
 from scrd.dicom.write import Unwritten, Written, check_kinds, write_objects
 from scrd.errors import ConfigError
-from scrd.study import SeriesResult, StudyResult
+from scrd.scoring.verdicts import SeriesResult, StudyResult
 
 KINDS = ["sr", "seg", "sc", "pm", "fseg"]
 TIMES = {

@@ -17,7 +17,7 @@ from scrd.errors import ConfigError
 from scrd.export.errors import ExportError
 from scrd.export.folder import is_exported
 from scrd.export.runtime import ExportedScorer
-from scrd.scorer import Scored
+from scrd.scoring.scorer import Scored
 
 pytest.importorskip("onnxscript", reason="no onnxscript: nothing can be exported")
 onnx = pytest.importorskip("onnx", reason="no onnx: nothing can be exported")
@@ -323,7 +323,7 @@ def test_a_graph_knows_whether_scale_weights_differ_by_image(constant):
     """Where they do not, they weigh scores, but not maps."""
     from scrd.export.graph import ScoringGraph
     from scrd.model import build_model
-    from scrd.scoring import infer
+    from scrd.model.scores import infer
 
     with pytest.warns(UserWarning, match="RANDOM"):
         model = build_model("resnet18", "random", image_size=64).eval()

@@ -10,8 +10,8 @@ from scrd.config import Config
 from scrd.model import build_model
 from scrd.model.teacher import build_teacher
 from scrd.model.weights import TeacherError
-from scrd.runtime import make_fabric
-from scrd.training import train
+from scrd.system.devices import make_fabric
+from scrd.training.loop import train
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from scrd.config import Config
-from scrd.data.reading import ImageError
 from scrd.data.source import Source
 from scrd.detector import Detector
-from scrd.evaluation import evaluate
+from scrd.errors import ImageError
+from scrd.evaluation.test_set import evaluate
 from scrd.report.outputs import draw, output_names, write_overlay, write_raw_map, write_scores
 from scrd.report.run import write_evaluation
-from scrd.scorer import Scored
+from scrd.scoring.scorer import Scored
 
 
 def scored(score, p_value, flag):

@@ -13,8 +13,9 @@ from pathlib import Path
 from scrd.archive.connection import StudyGone
 from scrd.archive.selection import fingerprint
 from scrd.archive.state import Arrival, State
-from scrd.data.reading import ImageError, file_format
+from scrd.data.reading import file_format
 from scrd.dicom.uids import tag
+from scrd.errors import ImageError
 
 log = logging.getLogger("scrd.watch")
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from scrd.baselines.method import Answer, Baseline, Budget
-from scrd.training import TrainingError, batch_indices
+from scrd.training.batches import batch_indices
+from scrd.training.log import TrainingError
 
 WIDTHS = (16, 32, 64, 64)
 """Channels of the encoder's stages at strides 2, 4, 8, 16 (both papers); deeper stages keep 64."""

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scrd.audit.confounds import scalars
 from scrd.baselines.method import Answer, Baseline, Budget
-from scrd.data.confounds import scalars
 
 NAMES = (
     "mean brightness",

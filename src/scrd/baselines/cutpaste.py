@@ -13,7 +13,8 @@ from torchvision.transforms import InterpolationMode
 from scrd.baselines.mahalanobis import ledoit_wolf
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.teacher import build_teacher
-from scrd.training import TrainingError, batch_indices
+from scrd.training.batches import batch_indices
+from scrd.training.log import TrainingError
 
 AREA = (0.02, 0.15)
 """Area of a patch as a fraction of the image's (appendix A.2)."""

@@ -15,7 +15,7 @@ from scrd.data.preprocess import Preprocessing, prepare
 from scrd.data.reading import find_images, read_image
 from scrd.errors import ScrdError
 from scrd.model.weights import read_state_dict
-from scrd.training import batch_indices
+from scrd.training.batches import batch_indices
 
 TEACHER_FILE = Path("efficientad_pretrained_weights", "pretrained_teacher_small.pth")
 """The distilled teacher, within anomalib's release archive ``efficientad_pretrained_weights``."""

@@ -14,7 +14,7 @@ from scrd.baselines.features import extract, extract_all, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.errors import ScrdError
 from scrd.model.teacher import STRIDES
-from scrd.training import batch_indices
+from scrd.training.batches import batch_indices
 
 FLOW_STEPS = 8
 """Coupling blocks a scale, of FastFlow with convolutional teachers and of CFLOW-AD alike; section

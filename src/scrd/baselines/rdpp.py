@@ -13,12 +13,12 @@ from scrd.baselines.features import extract, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
+from scrd.model.scores import anomaly_map
 from scrd.model.student import Student
 from scrd.objectives.distance import distance_map, flat_distance
-from scrd.scoring import anomaly_map
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 from scrd.synthesis.settings import NoiseSettings
-from scrd.training import batch_indices
+from scrd.training.batches import batch_indices
 
 NOISE = NoiseSettings()
 """Six octaves, persistence 0.6, strength 0.2, sides in [10, S/8]: SCRD took RD++'s noise over."""

@@ -13,11 +13,11 @@ from scrd.baselines.features import seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.blocks import conv1x1, stage_plan
 from scrd.model.bottleneck import Bottleneck
+from scrd.model.scores import anomaly_map
 from scrd.model.student import Student
 from scrd.model.teacher import Teacher
 from scrd.objectives.distance import distance_map, flat_distance
-from scrd.scoring import anomaly_map
-from scrd.training import batch_indices
+from scrd.training.batches import batch_indices
 
 DECODER_LR = 2e-3
 """AdamW's rate for bottleneck and decoder."""

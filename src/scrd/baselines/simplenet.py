@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scrd.baselines.features import BATCH, extract, patch_features, seeded_teacher, upsample
 from scrd.baselines.method import Answer, Baseline, Budget
-from scrd.training import batch_indices
+from scrd.training.batches import batch_indices
 
 NOISE = 0.015
 """Standard deviation of the noise on adapted features; implementation details of the paper."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scrd.console import SKIPPED, err, out, refusing
+from scrd.system.console import SKIPPED, err, out, refusing
 
 app = typer.Typer(
     no_args_is_help=True, help="Compare methods on data sets; resumable, tables from one file."

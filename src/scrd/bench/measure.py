@@ -20,11 +20,11 @@ from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
 from scrd.data.manifest import ManifestError, Record, read_manifest
 from scrd.data.preprocess import Preprocessing, map_to_source
-from scrd.evaluation import evaluate_scores
-from scrd.fitting import Prepared, prepare
-from scrd.localisation import localise
-from scrd.metrics import roc_curve
-from scrd.runtime import resolve_device, versions
+from scrd.evaluation.localise import localise
+from scrd.evaluation.test_set import evaluate_scores
+from scrd.metrics.ranks import roc_curve
+from scrd.system.devices import resolve_device, versions
+from scrd.training.prepare import Prepared, prepare
 
 LOCALISED = {"brain-tumor-mri": "brain-tumor-boxes"}
 """Data set → folder beside it whose boxes say whether its models look at the right place."""
@@ -61,7 +61,7 @@ def read_material(folder: Path, config: Config) -> Material:
 
     Args:
         folder: of the data set.
-        config: settings, of which those of :func:`scrd.fitting.prepare` act.
+        config: settings, of which those of :func:`scrd.training.prepare.prepare` act.
 
     Raises:
         ManifestError: the data set is not described well, or has no test split.
@@ -203,7 +203,7 @@ def _size(module: nn.Module) -> dict[str, int]:
 def _localisation(
     trained: Trained, marked: Labelled, preprocessing: Preprocessing
 ) -> dict[str, float | int]:
-    """See :func:`scrd.localisation.localise`; empty for a method without maps."""
+    """See :func:`scrd.evaluation.localise.localise`; empty for a method without maps."""
     records, stack = marked
     maps = trained.answers(stack, with_maps=True).maps
     if maps is None:

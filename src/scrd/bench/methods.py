@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from scrd import baselines
 from scrd.baselines.method import Budget
 from scrd.bench.suite import OWN, Run
-from scrd.calibration import threshold_at
 from scrd.config import Config
 from scrd.data.cache import ImageStack
 from scrd.data.preprocess import content_masks
 from scrd.detector import Detector
-from scrd.fitting import Prepared
+from scrd.model.scores import map_statistics
 from scrd.objectives import OBJECTIVES
-from scrd.scoring import map_statistics
+from scrd.scoring.calibration import threshold_at
+from scrd.training.prepare import Prepared
 
 BATCH = 16
 """Images that are scored together."""

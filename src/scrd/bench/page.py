@@ -18,7 +18,7 @@ from scrd.bench.tables import (
     localisation_table,
     weights_table,
 )
-from scrd.files import write_atomically
+from scrd.system.files import write_atomically
 
 PAGE = "results.md"
 FOLDER = "results"

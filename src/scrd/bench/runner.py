@@ -15,7 +15,7 @@ from scrd.bench.results import append_result, canonical, read_results, run_lock
 from scrd.bench.suite import Run
 from scrd.data.manifest import read_manifest
 from scrd.errors import ScrdError
-from scrd.runtime import resolve_device
+from scrd.system.devices import resolve_device
 
 Say = Callable[[str], None]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scrd.console import SKIPPED, err
+from scrd.system.console import SKIPPED, err
 
 if TYPE_CHECKING:
-    from scrd.data.reading import ImageError
-    from scrd.scorer import Scorer
+    from scrd.errors import ImageError
+    from scrd.scoring.scorer import Scorer
 
 Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
 Model = Annotated[Path, typer.Argument(help="Model folder.")]

@@ -18,7 +18,7 @@ from scrd.commands.common import (
     parse_kinds,
     report_skipped,
 )
-from scrd.console import err, out, refusing
+from scrd.system.console import err, out, refusing
 
 
 def score(
@@ -52,7 +52,7 @@ def score(
     """Score images: scores.csv, series.csv, studies.csv, heat maps, DICOM objects on request."""
     from functools import partial
 
-    from scrd.engine.bucket import is_uri, list_places
+    from scrd.cluster.bucket import is_uri, list_places
     from scrd.errors import ConfigError
     from scrd.report.outputs import Outputs, score_all
 
@@ -73,7 +73,7 @@ def score(
                 "progress": True,
             }
             if engine == "ray":
-                from scrd.engine.cluster import ray_results
+                from scrd.cluster.scoring import ray_results
 
                 load = partial(load_scorer, model.absolute(), device)
                 found = ray_results(

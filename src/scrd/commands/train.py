@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from scrd.commands.common import Data, Device, Out, report_skipped
-from scrd.console import out, refusing
+from scrd.system.console import out, refusing
 
 
 def train(
@@ -63,9 +63,9 @@ def train(
     from scrd.config import Config
     from scrd.detector import Detector
     from scrd.errors import ConfigError
-    from scrd.runtime import is_main_process
-    from scrd.storage import refuse_if_taken
+    from scrd.storage.model_folder import refuse_if_taken
     from scrd.synthesis.settings import NoiseSettings
+    from scrd.system.devices import is_main_process
 
     out_folder = out_folder.absolute()  # "." has no name
     work = out_folder.with_name(out_folder.name + ".partial")

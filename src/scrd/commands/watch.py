@@ -14,7 +14,7 @@ from scrd.commands.common import (
     load_scorer,
     parse_kinds,
 )
-from scrd.console import out, refusing
+from scrd.system.console import out, refusing
 
 
 def watch(

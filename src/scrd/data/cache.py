@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from scrd.data.contract import Contract
 from scrd.data.intensity import series_percentiles
 from scrd.data.preprocess import Preprocessing, prepare
-from scrd.data.reading import ImageError, read_image, read_info
+from scrd.data.reading import read_image, read_info
 from scrd.data.source import AnySource, Series, Source, as_source
+from scrd.errors import ImageError
 
 _WINDOW_IMAGES = 32
 

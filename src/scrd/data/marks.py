@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.manifest import Record
-from scrd.data.reading import ImageError, file_format, read_image
+from scrd.data.reading import file_format, read_image
 from scrd.data.source import Source
+from scrd.errors import ImageError
 
 
 def mark(record: Record, size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -12,24 +12,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from scrd.data.formats.guard import MAX_PIXELS
 from scrd.data.formats.info import ImageInfo, Refused
 from scrd.data.formats.pictures import SIGNATURES, decode, inspect
 from scrd.data.source import AnySource, Source, as_source
-from scrd.errors import ScrdError
-
-__all__ = [
-    "MAX_PIXELS",
-    "PICTURE_SUFFIXES",
-    "ImageError",
-    "ImageInfo",
-    "file_format",
-    "find_images",
-    "read_image",
-    "read_info",
-]
+from scrd.errors import ImageError
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-MAX_PIXELS = 100_000_000
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _DICOM_MAGIC = slice(128, 132)
@@ -37,23 +26,6 @@ _NIFTI_MAGIC = slice(344, 348)
 _NIFTI_2_MAGIC = slice(4, 8)
 _GZIP = b"\x1f\x8b"
 _HEAD = 352  # bytes that tell every format
-
-
-class ImageError(ScrdError):
-    """An image file that cannot be used.
-
-    Attributes:
-        path: The file.
-        reason: Why, in a few words.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        self.path = Path(path)
-        self.reason = reason
-        super().__init__(self.path, reason)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scrd.data.reading import PICTURE_SUFFIXES, ImageError, file_format, find_images
+from scrd.data.reading import PICTURE_SUFFIXES, file_format, find_images
 from scrd.data.source import Series, Source
+from scrd.errors import ImageError
 
 if TYPE_CHECKING:
     from scrd.data.formats.dicom import DicomHeader

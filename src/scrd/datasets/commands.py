@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scrd.console import SKIPPED, err, out, refusing
+from scrd.system.console import SKIPPED, err, out, refusing
 
 if TYPE_CHECKING:
     from scrd.datasets.protocol import Prepared

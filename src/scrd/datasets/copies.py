@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scrd.data.duplicates import equal_groups, luminance, near_duplicates, thumbnail
-from scrd.data.reading import ImageError, read_image
-from scrd.progress import counting
+from scrd.audit.duplicates import equal_groups, luminance, near_duplicates, thumbnail
+from scrd.data.reading import read_image
+from scrd.errors import ImageError
+from scrd.system.progress import counting
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Copies:
         digests: For each image the SHA-256 of its file, hexadecimal; "" where it is unreadable.
         unreadable: Index → why the image cannot be read.
         equal: Sets of images with equal pixels, each ascending.
-        near: Pairs of images of which one is made from the other, as in `scrd.data.duplicates`;
+        near: Pairs of images of which one is made from the other, as in `scrd.audit.duplicates`;
             of a set of equal images only the first is in it.
     """
 

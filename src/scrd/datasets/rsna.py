@@ -8,10 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from scrd.data.manifest import Box
-from scrd.data.reading import ImageError, read_info
+from scrd.data.reading import read_info
 from scrd.datasets.drawing import Candidate, Part
 from scrd.datasets.protocol import Prepared, prepare
 from scrd.datasets.published import SourceError, find_files, read_table
+from scrd.errors import ImageError
 
 NORMAL, ABNORMAL = "normal", "lung_opacity"
 COUNTS = MappingProxyType({"train": 3851, "test_normal": 1000, "test_abnormal": 1000})

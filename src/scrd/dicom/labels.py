@@ -17,7 +17,7 @@ from scrd.dicom.uids import derived_uid
 from scrd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scrd.scorer import Scorer
+    from scrd.scoring.scorer import Scorer
 
 MAKER = "scrd"
 """Manufacturer of every object; readers know their own results by it."""

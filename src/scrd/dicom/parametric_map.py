@@ -20,7 +20,7 @@ from scrd.dicom.stacks import Stack, stacks, volumes_only
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from scrd.scorer import Scorer
+    from scrd.scoring.scorer import Scorer
 
 _HIGHEST = 2.0  # of an anomaly map
 

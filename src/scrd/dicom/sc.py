@@ -17,7 +17,7 @@ from scrd.dicom.orientation import laterality, patient_orientation
 from scrd.dicom.sources import SourceImage, SourceSeries, Unwritable
 
 if TYPE_CHECKING:
-    from scrd.scorer import Scorer
+    from scrd.scoring.scorer import Scorer
 
 _ALL_UP_TO, _MOST = 4, 16
 
@@ -41,7 +41,7 @@ def overlays(series: SourceSeries, detector: Scorer) -> Iterator[Callable[[], Da
 
 
 def _overlay(series: SourceSeries, image: SourceImage, number: int, detector: Scorer) -> Dataset:
-    from scrd.data.reading import ImageError
+    from scrd.errors import ImageError
     from scrd.report.outputs import draw
 
     header = image.header.dataset

@@ -25,8 +25,8 @@ from pydicom.uid import SecondaryCaptureImageStorage
 from scrd.dicom.uids import derived_uid
 
 if TYPE_CHECKING:
-    from scrd.scorer import Scored
-    from scrd.study import SeriesResult
+    from scrd.scoring.scorer import Scored
+    from scrd.scoring.verdicts import SeriesResult
 
 # of the modules Patient and General Study: what every object must have, and more
 REQUIRED_IDENTITY = (

@@ -36,17 +36,17 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 
 from scrd import __version__
-from scrd.data.reading import ImageError
 from scrd.dicom import codes
 from scrd.dicom.labels import MAKER, SR, finish, labels, model_hash
 from scrd.dicom.sources import SourceImage, SourceSeries, Unwritable, disguised
 from scrd.dicom.uids import derived_uid
+from scrd.errors import ImageError
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept
 
-    from scrd.scorer import Scorer
-    from scrd.study import SeriesResult, StudyResult, Verdict
+    from scrd.scoring.scorer import Scorer
+    from scrd.scoring.verdicts import SeriesResult, StudyResult, Verdict
 
 _LISTED = 10
 _CONTAINS = RelationshipTypeValues.CONTAINS

@@ -22,8 +22,8 @@ from scrd.dicom.uids import tag
 from scrd.errors import ConfigError
 
 if TYPE_CHECKING:
-    from scrd.scorer import Scorer
-    from scrd.study import StudyResult
+    from scrd.scoring.scorer import Scorer
+    from scrd.scoring.verdicts import StudyResult
 
 _MAKERS: dict[str, Callable[[SourceSeries, Scorer], Iterator[Callable[[], Dataset | None]]]] = {
     "seg": segmentations,

@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scrd.calibration import Calibration
 from scrd.config import from_dict
 from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError
 from scrd.export.errors import ExportError
-from scrd.files import sha256
+from scrd.scoring.calibration import Calibration
+from scrd.system.files import sha256
 
 FORMAT = 1
 NETWORK_FILES: Mapping[str, tuple[str, ...]] = {

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from scrd.export.errors import package
 from scrd.model import SCRD
 from scrd.model.acquisition import acquisition
+from scrd.model.scores import TOP_FRACTION, anomaly_map, scale_excess
 from scrd.objectives.distance import distance_map
-from scrd.scoring import TOP_FRACTION, anomaly_map, scale_excess
 
 INPUTS = ("images", "content")
 STATISTICS = ("excess", "excess_uniform", "excess_plain", "mean", "top", "max")
@@ -23,7 +23,7 @@ _OPSET = 18
 
 
 class ScoringGraph(nn.Module):
-    """:func:`scrd.scoring.infer` and its ``statistics``, with no choice left to the data.
+    """:func:`scrd.model.scores.infer` and its ``statistics``, with no choice left to the data.
 
     Args:
         model: trained, with the statistics of normals, on the CPU.
@@ -63,7 +63,7 @@ class ScoringGraph(nn.Module):
 
 
 def _map_statistics(maps: Tensor, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`scrd.scoring.map_statistics`, ranking as many pixels whatever the content."""
+    """:func:`scrd.model.scores.map_statistics`, ranking as many pixels whatever the content."""
     area = content.flatten(1).sum(dim=1)
     inside = torch.where(content, maps, torch.zeros_like(maps)).flatten(1)
     ranked = torch.where(content, maps, torch.full_like(maps, -torch.inf)).flatten(1)

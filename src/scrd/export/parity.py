@@ -13,9 +13,9 @@ from scrd.data.cache import iter_batches
 from scrd.data.manifest import Record
 from scrd.data.preprocess import content_masks
 from scrd.export.errors import ExportError
-from scrd.metrics import auroc
-from scrd.progress import counting
-from scrd.scorer import Scorer
+from scrd.metrics.ranks import auroc
+from scrd.scoring.scorer import Scorer
+from scrd.system.progress import counting
 
 LEAST_IMAGES = 32
 MAP_TOLERANCE = 1e-3

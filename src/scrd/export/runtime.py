@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from scrd.export.errors import ExportError, package
 from scrd.export.folder import Exported, read_exported
-from scrd.scorer import Inferred, Scorer
+from scrd.scoring.scorer import Inferred, Scorer
 
 Run = Callable[[NDArray[np.float32], NDArray[np.bool_]], dict[str, NDArray[Any]]]
 """From images (1, C, S, S) and content (1, S, S) to the outputs of the graph by name."""
@@ -59,7 +59,7 @@ class ExportedScorer(Scorer):
         return cls(read_exported(Path(folder)), threads)
 
     def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
-        """See :meth:`scrd.scorer.Scorer.infer`."""
+        """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
         found = list(self._pool.map(self._run, images[:, None], content[:, None]))
         joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
         statistics = {

@@ -28,8 +28,8 @@ class Objective:
         contrastive: needs the noisy features and the footprint.
         standardised: works on features in units of their spread over normals, see
             :class:`scrd.model.scaler.FeatureScaler`.
-        weighed: its scale weights are fitted after training, see :mod:`scrd.weighing`; those of
-            the others are what training made of the scale head.
+        weighed: its scale weights are fitted after training, see
+            :mod:`scrd.training.scale_weights`; those of the others are what training made of the scale head.
     """
 
     function: Callable[[StepFeatures], Tensor]

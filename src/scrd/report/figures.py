@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scrd.metrics import auroc, false_alarm_rate, roc_curve
+from scrd.metrics.ranks import auroc, false_alarm_rate, roc_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def roc_figure(
         SVG text.
 
     Raises:
-        ValueError: as `scrd.metrics.auroc`.
+        ValueError: as `scrd.metrics.ranks.auroc`.
     """
     false_alarms, sensitivity = roc_curve(scores, labels)
     area = f"AUROC {auroc(scores, labels):.3f}"

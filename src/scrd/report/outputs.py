@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 
 from scrd.data.cache import measure_window
-from scrd.data.reading import ImageError, read_image
+from scrd.data.reading import read_image
 from scrd.data.series import Listing
 from scrd.data.source import Series, Source
 from scrd.dicom.uids import tag
-from scrd.errors import ConfigError
+from scrd.errors import ConfigError, ImageError
 from scrd.report.overlay import heat_overlay
 from scrd.report.tables import Table
-from scrd.scorer import Scored, Scorer
-from scrd.study import SeriesResult, Verdict, collect
+from scrd.scoring.scorer import Scored, Scorer
+from scrd.scoring.verdicts import SeriesResult, Verdict, collect
 
 Result = Scored | ImageError
 
@@ -91,7 +91,7 @@ def score_all(
         folder: where to write.
         outputs: what to write beside the tables.
         batch_size: images a batch.
-        any_kind: see :meth:`scrd.scorer.Scorer.score`.
+        any_kind: see :meth:`scrd.scoring.scorer.Scorer.score`.
         progress: show a progress bar on standard error.
         results: one for each source, in order, from elsewhere: there they were scored, and what
             :func:`write_pictures` writes was written.

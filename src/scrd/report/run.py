@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from scrd.detector import Detector
-from scrd.evaluation import Evaluation
-from scrd.files import write_atomically
+from scrd.evaluation.test_set import Evaluation
 from scrd.report.figures import (
     HISTOGRAM_CAPTION,
     ROC_CAPTION,
@@ -21,6 +20,7 @@ from scrd.report.figures import (
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
 from scrd.report.outputs import draw, write_scores
+from scrd.system.files import write_atomically
 
 _GALLERY_CASES = 6
 _GALLERY_SIDE = 1000

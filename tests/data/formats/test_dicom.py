@@ -26,7 +26,7 @@ from pydicom.uid import (
 
 from scrd.data.formats import dicom_file
 from scrd.data.formats.dicom import is_dicom, read_dicomdir, read_header, read_pixels
-from scrd.data.reading import ImageError
+from scrd.errors import ImageError
 
 RNG = np.random.default_rng(0)
 BUNDLED = Path(pydicom.__file__).parent / "data"

@@ -11,7 +11,7 @@ import pytest
 
 from scrd.data.formats import nifti
 from scrd.data.formats.nifti import is_nifti, read_nifti_info, read_slice, write_like, write_volume
-from scrd.data.reading import ImageError
+from scrd.errors import ImageError
 
 RNG = np.random.default_rng(0)
 VOLUME = RNG.normal(size=(5, 6, 7)).astype(np.float32)  # right, front, head

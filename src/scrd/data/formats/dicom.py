@@ -20,10 +20,10 @@ from scrd.data.formats.dicom_decoding import read_format
 from scrd.data.formats.dicom_elements import elements, group, number, numbers, text, whole
 from scrd.data.formats.dicom_file import opened, parse_elements
 from scrd.data.formats.dicom_pixels import read_pixels, unit
-from scrd.data.formats.guard import refusing
+from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import ImageInfo, Refused
 from scrd.data.formats.planes import plane_of
-from scrd.data.reading import MAX_PIXELS, ImageError
+from scrd.errors import ImageError
 
 __all__ = ["DicomHeader", "is_dicom", "read_dicomdir", "read_header", "read_pixels"]
 

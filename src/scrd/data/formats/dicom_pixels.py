@@ -30,9 +30,8 @@ from scrd.data.formats.dicom_elements import (
     whole,
 )
 from scrd.data.formats.dicom_file import opened
-from scrd.data.formats.guard import refusing
+from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import Refused
-from scrd.data.reading import MAX_PIXELS
 
 _BLOCK = 1 << 20  # pixels that are computed at once, in float64
 # Secondary Captures carry the modality of what was captured, but those of 8 bits are pictures of

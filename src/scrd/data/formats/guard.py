@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from scrd.data.formats.info import Refused
-from scrd.data.reading import ImageError
+from scrd.errors import ImageError
+
+MAX_PIXELS = 100_000_000
+"""Pixels of an image, at the most, unless a caller allows more."""
 
 
 @contextmanager

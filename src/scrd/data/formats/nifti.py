@@ -18,7 +18,7 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from scrd.data.formats.guard import refusing
+from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import ImageInfo, Refused
 from scrd.data.formats.nifti_header import (
     GZIP,
@@ -35,7 +35,6 @@ from scrd.data.formats.nifti_header import (
     unpacked,
 )
 from scrd.data.formats.planes import plane_of
-from scrd.data.reading import MAX_PIXELS
 
 _BLOCK = 1 << 22  # voxels that are converted at once
 

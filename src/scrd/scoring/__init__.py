@@ -1,0 +1,1 @@
+"""From a network's answers to scores, p-values and verdicts; nothing here imports PyTorch."""

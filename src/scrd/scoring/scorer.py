@@ -1,0 +1,178 @@
+"""From images to answers, whatever runs the network: PyTorch, ONNX Runtime, OpenVINO.
+
+Nothing here imports PyTorch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scrd.data.cache import ImageStack, iter_batches
+from scrd.data.contract import Contract
+from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
+from scrd.data.source import AnySource, Source, as_source
+from scrd.errors import ImageError
+from scrd.scoring.calibration import Calibration
+from scrd.system.allocator import reused_memory
+from scrd.system.progress import counting
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The answer for one image.
+
+    Attributes:
+        source: the image.
+        score: raw, larger is more anomalous; see :data:`scrd.model.scores.POOLINGS`.
+        p_value: conformal, in (0, 1]: a normal image has one this small or smaller with at most
+            this probability.
+        flag: the p-value is at most the chosen false-alarm rate.
+        statistics: the score under every pooling: ``excess``, in standard deviations of normals
+            (``excess_uniform``: with equal scale weights; ``excess_plain``: and not allowing for
+            the image's acquisition), and ``mean``, ``top`` and
+            ``max`` of the anomaly map, in [0, 2].
+        scale_weights: α, one a scale, sum 1.
+        input_map: anomaly map at the model's resolution, (S, S), float32, in [0, 2].
+        source_size: (height, width) of the source image in pixels.
+        doubts: what speaks against its being of the training images' kind.
+    """
+
+    source: Source
+    score: float
+    p_value: float
+    flag: bool
+    statistics: Mapping[str, float]
+    scale_weights: tuple[float, ...]
+    input_map: NDArray[np.float32]
+    source_size: tuple[int, int]
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.source.path
+
+
+class Inferred(NamedTuple):
+    """What a network says about a batch.
+
+    Attributes:
+        maps: anomaly maps, (B, S, S), float32, in [0, 2].
+        statistics: the score under every pooling, each (B,), float64.
+        scale_weights: α, (B, K), float32, rows sum to 1.
+    """
+
+    maps: NDArray[np.float32]
+    statistics: Mapping[str, NDArray[np.float64]]
+    scale_weights: NDArray[np.float32]
+
+
+class Scorer(ABC):
+    """A calibrated anomaly detector that is ready to score.
+
+    Attributes:
+        preprocessing: how a source image becomes model input.
+        calibration: what held-out normals said.
+        contract: which images it knows; others are refused or doubted.
+        fingerprint: SHA-256 of the saved model, in hexadecimal; None before it is saved.
+    """
+
+    preprocessing: Preprocessing
+    calibration: Calibration
+    contract: Contract
+    fingerprint: str | None
+
+    @abstractmethod
+    def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
+        """Run the network.
+
+        Args:
+            images: (B, C, S, S), C = 1 or 3, as :func:`scrd.data.preprocess.prepare` makes them.
+            content: (B, S, S), False on letterbox padding.
+        """
+
+    def score(
+        self,
+        images: Sequence[AnySource],
+        *,
+        batch_size: int = 16,
+        progress: bool = False,
+        any_kind: bool = False,
+    ) -> Iterator[Scored | ImageError]:
+        """Score images.
+
+        Args:
+            images: paths of files that hold one image each, or what
+                :func:`scrd.data.series.list_sources` found; read ahead in threads, never all at
+                once.
+            batch_size: images a batch.
+            progress: show a progress bar on standard error.
+            any_kind: score also what ``contract`` refuses, with the reason among its doubts.
+
+        Yields:
+            One result an image, in order: :class:`Scored`, or the :class:`ImageError` that says
+            why it could not be read, or is not what the model knows.
+        """
+        files = [as_source(image) for image in images]
+        with counting("scoring", len(files), progress) as advance, reused_memory():
+            done = 0
+            for batch in iter_batches(
+                files,
+                self.preprocessing,
+                batch_size=batch_size,
+                contract=self.contract,
+                any_kind=any_kind,
+            ):
+                results: dict[int, Scored | ImageError] = dict(self.score_stack(files, batch))
+                count = len(batch.index) + len(batch.failures)
+                missing = [i for i in range(done, done + count) if i not in results]
+                results.update(zip(missing, batch.failures, strict=True))
+                for i in range(done, done + count):
+                    yield results[i]
+                done += count
+                advance(done)
+
+    def score_stack(
+        self, sources: Sequence[AnySource], batch: ImageStack
+    ) -> Iterator[tuple[int, Scored]]:
+        """Score images that are read already, all at once.
+
+        Args:
+            sources: what the stack's ``index`` points into.
+            batch: images of this detector's ``preprocessing``.
+
+        Yields:
+            Position in ``sources`` and result, for each image of the stack.
+        """
+        if not batch.index:
+            return
+        content = content_masks(batch.source_sizes, self.preprocessing)
+        found = self.infer(batch.images, content)
+        scores = found.statistics[self.calibration.pooling]
+        p_values = self.calibration.p_values(scores)
+        for row, i in enumerate(batch.index):
+            yield (
+                i,
+                Scored(
+                    source=as_source(sources[i]),
+                    score=float(scores[row]),
+                    p_value=float(p_values[row]),
+                    flag=bool(scores[row] >= self.calibration.threshold),
+                    statistics={name: float(s[row]) for name, s in found.statistics.items()},
+                    scale_weights=tuple(found.scale_weights[row].tolist()),
+                    input_map=found.maps[row],
+                    source_size=batch.source_sizes[row],
+                    doubts=batch.doubts[row],
+                ),
+            )
+
+    def source_map(self, scored: Scored) -> NDArray[np.float32]:
+        """The anomaly map in the source image's geometry, (H, W), float32, in [0, 2]."""
+        return map_to_source(scored.input_map, scored.source_size, self.preprocessing)

@@ -1,0 +1,105 @@
+"""The model card: what a person must know before trusting a model folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from scrd.config import Config
+from scrd.data.contract import Contract
+from scrd.data.preprocess import Preprocessing
+from scrd.scoring.calibration import Calibration
+
+
+def model_card(
+    config: Config,
+    preprocessing: Preprocessing,
+    calibration: Calibration,
+    provenance: Mapping[str, Any],
+    contract: Contract,
+) -> str:
+    """Write the card in Markdown, from recorded facts only."""
+    normals = provenance["normals"]
+    intensity = preprocessing.intensity
+    groups = normals["calibration_groups"]
+    lines = [
+        f"# Model card: {provenance['data']}",
+        "",
+        "For research use only. Not a medical device.",
+        "",
+        "## What it is",
+        "",
+        f"An anomaly detector by reverse distillation: objective `{config.objective}`, teacher "
+        f"`{config.teacher}` (weights: {provenance['teacher_weights']}), input "
+        f"{config.image_size} × {config.image_size} pixels.",
+        "",
+        "## What it was trained on",
+        "",
+        f"- Data: `{provenance['data']}`, fingerprint `{provenance['fingerprint'][:16]}`.",
+        f"- {normals['trained']} normal images trained it, {normals['calibrated']} in {groups} "
+        "groups calibrated it. The two parts share no group. No abnormal image and no test image "
+        "was used.",
+        f"- {config.iterations} iterations of {config.batch_size} images, seed {config.seed}, "
+        f"{provenance['seconds']:.0f} s on {provenance['device']}.",
+        f"- {len(provenance['unreadable'])} training images could not be read.",
+        "",
+        "## How it reads images",
+        "",
+        f"- The 1st to 99th percentile of each {intensity.scope} maps to 0 to 1."
+        if intensity.scope != "data"
+        else f"- Intensities from {intensity.low:g} to {intensity.high:g} map to 0 to 1; values up "
+        f"to {intensity.headroom:g} window widths beyond are kept, the rest is cut.",
+        f"- Channels: {intensity.channels}. Size: {preprocessing.resize}.",
+        "",
+        "## Which images it knows",
+        "",
+        *_known(contract),
+        "",
+        "## How it decides",
+        "",
+        f"- Pooling `{calibration.pooling}`.",
+        f"- Flags a score of at least {calibration.threshold:.6g}: of new normal images, a share "
+        f"of {calibration.false_alarm_rate:g} or less is flagged on average.",
+    ]
+    if math.isinf(calibration.threshold):
+        lines.append(
+            f"- **{groups} calibration groups are too few for a false-alarm rate of "
+            f"{calibration.false_alarm_rate:g}: nothing is ever flagged.** At least "
+            f"{math.ceil(1 / calibration.false_alarm_rate) - 1} are needed."
+        )
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "- The promise on false alarms holds for images that come from where the calibration "
+        "normals come from. Another scanner, protocol, view or population voids it.",
+        "- A high score says *unlike the normals it has seen*, not *diseased*.",
+        "- Sensitivity is unknown until it is measured on labelled cases: `scrd eval`.",
+        "",
+        "## Versions",
+        "",
+        *(f"- {name}: {value}" for name, value in provenance["versions"].items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _known(contract: Contract) -> list[str]:
+    """A line each for what the headers of the training images said."""
+    lines = []
+    for name, seen in (
+        ("Pixel values", contract.units),
+        ("Modality", contract.modalities),
+        ("Body part", contract.body_parts),
+        ("View", contract.views),
+        ("Plane", contract.planes),
+    ):
+        lines.append(f"- {name}: {', '.join(seen) if seen else 'not told by the files'}.")
+    for name, span, unit in (
+        ("Shorter side", contract.shorter_side, "pixels"),
+        ("Pixel spacing", contract.spacing, "mm"),
+    ):
+        if span:
+            lines.append(f"- {name}: {span[0]:g} to {span[1]:g} {unit}.")
+    return lines

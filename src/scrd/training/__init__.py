@@ -1,0 +1,1 @@
+"""From a data set of normals to a trained, calibrated network."""

@@ -1,0 +1,64 @@
+"""P-values and thresholds from held-out normals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scrd.config import Config
+from scrd.model import SCRD
+from scrd.model.scores import infer
+from scrd.scoring.calibration import Calibration, pool_normals, threshold_at
+
+_BATCH = 16
+
+
+def calibrate(
+    model: SCRD,
+    images: Tensor,
+    content: Tensor,
+    *,
+    groups: Sequence[str],
+    series: Sequence[str],
+    studies: Sequence[str],
+    config: Config,
+) -> Calibration:
+    """Fix p-values and thresholds on held-out normals.
+
+    Args:
+        model: complete, in eval mode.
+        images: (M, C, S, S), float32: normals that had no part in the model.
+        content: (M, S, S), bool; False on letterbox padding.
+        groups: group of each.
+        series: series of each; an image alone is one by itself.
+        studies: study of each.
+        config: ``pooling`` and ``false_alarm_rate`` are used.
+    """
+    parts = [
+        infer(model, batch, inside).statistics(inside)
+        for batch, inside in zip(
+            torch.split(images, _BATCH), torch.split(content, _BATCH), strict=True
+        )
+    ]
+    statistics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    scores = statistics[config.pooling].double().numpy()
+    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    ids = [numbers[group] for group in groups]
+    threshold = threshold_at(scores, ids, config.false_alarm_rate)
+    peaks = statistics["max"].double().numpy()
+    map_threshold = min(threshold_at(peaks, ids, config.false_alarm_rate), float(peaks.max()))
+    low = float(statistics["mean"].median())
+    return Calibration(
+        scores=tuple(scores.tolist()),
+        groups=tuple(ids),
+        false_alarm_rate=config.false_alarm_rate,
+        threshold=threshold,
+        map_threshold=map_threshold,
+        # the threshold lies at two thirds of the colour scale
+        map_scale=(low, low + 1.5 * max(map_threshold - low, 0.01)),
+        pooling=config.pooling,
+        series=pool_normals(scores, ids, series),
+        study=pool_normals(scores, ids, studies),
+    )

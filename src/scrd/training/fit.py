@@ -1,0 +1,147 @@
+"""From a data set to a trained and calibrated network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scrd.config import Config
+from scrd.data.contract import Contract
+from scrd.data.manifest import read_manifest
+from scrd.data.preprocess import Preprocessing, content_masks
+from scrd.errors import ImageError
+from scrd.model import SCRD, build_model
+from scrd.objectives import OBJECTIVES
+from scrd.scoring.calibration import Calibration
+from scrd.system.devices import make_fabric, resolve_device, versions
+from scrd.system.progress import training_bar
+from scrd.training.calibrate import calibrate
+from scrd.training.log import LogEntry
+from scrd.training.loop import train
+from scrd.training.normals import learn_normals
+from scrd.training.prepare import Prepared, prepare
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves; see :class:`scrd.detector.Detector` for the attributes."""
+
+    model: SCRD
+    config: Config
+    preprocessing: Preprocessing
+    calibration: Calibration
+    provenance: Mapping[str, Any]
+    contract: Contract
+    log: tuple[LogEntry, ...]
+    failures: tuple[ImageError, ...]
+
+
+def fit(
+    data: str | Path | Prepared,
+    config: Config | None,
+    *,
+    work: str | Path | None,
+    resume: bool,
+    device: str,
+    devices: int,
+    num_nodes: int,
+    progress: bool,
+) -> Fitted:
+    """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
+    config = config or Config()
+    started = time.perf_counter()
+    resolve_device(device)
+    fabric = make_fabric(config.precision, device, devices, num_nodes)
+    fabric.launch()
+    progress = progress and fabric.is_global_zero
+    if not isinstance(data, Prepared):
+        # says what is wrong before a teacher is loaded
+        source = read_manifest(data, for_training=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        # a student that ends in ReLUs cannot reach features of both signs
+        rectify = False if OBJECTIVES[config.objective].standardised else None
+        model = build_model(config.teacher, config.weights, rectify, config.image_size)
+    folder = Path(work) if work is not None else None
+    checkpoint = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint = folder / "checkpoint.safetensors"
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+    if not isinstance(data, Prepared):
+        data = prepare(source, config, folder=folder, progress=progress)
+    manifest, preprocessing = data.manifest, data.preprocessing
+    with training_bar(config.iterations, progress) as on_log:
+        log = train(
+            model,
+            torch.from_numpy(data.fitting.images),
+            config,
+            fabric=fabric,
+            checkpoint=checkpoint,
+            identity=_identity(config, preprocessing, manifest.fingerprint),
+            on_log=on_log,
+        )
+    trained = time.perf_counter() - started
+    learn_normals(
+        model,
+        torch.from_numpy(data.fitting.images),
+        torch.from_numpy(content_masks(data.fitting.source_sizes, preprocessing)),
+        config,
+    )
+    calibration = calibrate(
+        model,
+        torch.from_numpy(data.calibrating.images),
+        torch.from_numpy(content_masks(data.calibrating.source_sizes, preprocessing)),
+        groups=data.groups,
+        series=data.series,
+        studies=data.studies,
+        config=config,
+    )
+    provenance = {
+        "data": manifest.root.name,
+        "fingerprint": manifest.fingerprint,
+        "normals": {
+            "trained": len(data.fitting.index),
+            "calibrated": len(data.calibrating.index),
+            "calibration_groups": len(set(calibration.groups)),
+        },
+        "unreadable": [f"{f.path.name}: {f.reason}" for f in data.failures],
+        "teacher_weights": model.teacher.source,
+        "seconds": round(trained, 1),
+        "device": str(fabric.device),
+        "processes": fabric.world_size,
+        "versions": versions(),
+    }
+    return Fitted(
+        model,
+        config,
+        preprocessing,
+        calibration,
+        provenance,
+        data.contract,
+        tuple(log),
+        data.failures,
+    )
+
+
+def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
+    """What a checkpoint must agree on: every setting that acts on training, and the data."""
+    settings = config.to_dict()
+    for free in (
+        "checkpoint_every",
+        "false_alarm_rate",
+        "pooling",
+        "acquisition",
+        "image_cache_gib",
+    ):
+        del settings[free]
+    identity = {**settings, "preprocessing": dataclasses.asdict(preprocessing), "data": fingerprint}
+    return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)

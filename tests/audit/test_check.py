@@ -1,0 +1,244 @@
+"""The check of a data set: planted leaks are found, on drawn and on real anatomy."""
+
+import json
+import os
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from rich.console import Console
+from scipy.ndimage import gaussian_filter
+
+from scrd.audit.check import check_dataset
+from scrd.audit.findings import print_report
+from scrd.data.manifest import Manifest, Record, read_manifest
+
+PLANTS = {
+    "jpeg": (lambda p: p, "nearly the same"),
+    "mirrored": (ImageOps.mirror, "mirrored left-right"),
+    "flipped": (ImageOps.flip, "mirrored top-bottom"),
+    "turned90": (lambda p: p.transpose(Image.Transpose.ROTATE_90), "turned 90° counter-clockwise"),
+    "turned180": (lambda p: p.transpose(Image.Transpose.ROTATE_180), "turned 180°"),
+    "turned270": (lambda p: p.transpose(Image.Transpose.ROTATE_270), "turned 90° clockwise"),
+    "brightened": (lambda p: ImageEnhance.Brightness(p).enhance(1.4), "brightened"),
+    "contrast": (lambda p: ImageEnhance.Contrast(p).enhance(1.6), None),
+    "gamma": (lambda p: p.point([round(255 * (v / 255) ** 0.6) for v in range(256)]), "brightened"),
+    "sharpened": (lambda p: ImageEnhance.Sharpness(p).enhance(2.5), None),
+    "smaller": (lambda p: p.resize((p.width * 4 // 5, p.height * 4 // 5)), "nearly the same"),
+    "both": (lambda p: ImageEnhance.Brightness(ImageOps.mirror(p)).enhance(1.3), None),
+}
+
+
+def drawn(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    head = np.hypot(x / 0.75, y / 0.9)
+    tissue = sum(gaussian_filter(rng.standard_normal((128, 128)), s) * s for s in (2, 5, 10))
+    grey = (head < 1) * (90 + 25 * tissue / tissue.std()) + 90 * np.exp(-((head - 1) ** 2) / 0.004)
+    return Image.fromarray(np.uint8(np.clip(grey, 0, 255)))
+
+
+def record(path, split, label=0, group=None):
+    return Record(path, path.name, label, "normal" if label == 0 else "odd", split, group)
+
+
+@pytest.fixture
+def heads(tmp_path):
+    """Thirty different images, the first twenty in train."""
+    records = []
+    for k in range(30):
+        path = tmp_path / f"head{k}.png"
+        drawn(k).save(path)
+        records.append(record(path, "train" if k < 20 else "test", int(k >= 25)))
+    return Manifest(tmp_path, tuple(records))
+
+
+def plant(manifest, folder, sources):
+    """Copies of training images in the test split; the records and what each is a copy of."""
+    made, origins = list(manifest.records), {}
+    for source, (name, (change, _)) in zip(sources, PLANTS.items(), strict=True):
+        path = folder / f"planted-{name}.jpg"
+        with Image.open(source.path) as picture:
+            change(picture.convert("L")).save(path, quality=80)
+        made.append(record(path, "test"))
+        origins[path.name] = source.name
+    return replace(manifest, records=tuple(made)), origins
+
+
+def crossing(report):
+    found = {}
+    for family in report.families:
+        for link in family.links:
+            if link.crosses:
+                found.setdefault(link.first, {})[link.second] = link.relation
+                found.setdefault(link.second, {})[link.first] = link.relation
+    return found
+
+
+def test_independent_images_leak_nothing(heads):
+    report = check_dataset(heads, workers=2)
+    assert not report.has_leak
+    assert report.families == report.split_groups == report.unreadable == ()
+    assert report.images == 30
+
+
+def test_planted_copies_are_leaks(heads, tmp_path):
+    manifest, origins = plant(heads, tmp_path, heads.records[: len(PLANTS)])
+    report = check_dataset(manifest)
+    found = crossing(report)
+    assert report.has_leak
+    assert {name: [*found[name]] for name in origins} == {n: [o] for n, o in origins.items()}
+    for name, (_, words) in PLANTS.items():
+        planted = f"planted-{name}.jpg"
+        assert words in (None, found[planted][origins[planted]])
+
+
+def test_equal_files_and_equal_pixels(heads, tmp_path):
+    (tmp_path / "copy.png").write_bytes((tmp_path / "head0.png").read_bytes())
+    drawn(1).save(tmp_path / "pixels.bmp")
+    added = (record(tmp_path / "copy.png", "test"), record(tmp_path / "pixels.bmp", "test", 1))
+    report = check_dataset(replace(heads, records=heads.records + added))
+    assert crossing(report)["copy.png"] == {"head0.png": "same file"}
+    assert crossing(report)["pixels.bmp"] == {"head1.png": "same pixels"}
+    assert [family.label_conflict for family in report.leaks] == [False, True]
+
+
+def test_every_equal_file_of_the_other_split_is_named(heads, tmp_path):
+    added = []
+    for k, split in enumerate(["test", "train", "test", "train"]):
+        drawn(99).save(tmp_path / f"same{k}.png")
+        added.append(record(tmp_path / f"same{k}.png", split))
+    report = check_dataset(replace(heads, records=heads.records + tuple(added)))
+    (family,) = report.leaks
+    assert (family.train, family.test) == (("same1.png", "same3.png"), ("same0.png", "same2.png"))
+    assert {"same0.png", "same2.png"} <= crossing(report).keys()
+
+
+def test_copies_in_one_split_are_no_leak(heads, tmp_path):
+    ImageOps.mirror(drawn(0)).save(tmp_path / "copy.png")
+    added = record(tmp_path / "copy.png", "train")
+    report = check_dataset(replace(heads, records=(*heads.records, added)))
+    assert not report.has_leak
+    assert [family.train for family in report.families] == [("head0.png", "copy.png")]
+    assert not report.families[0].one_group
+    assert any("in their own split" in note for note in report.notes)
+
+    grouped = (replace(heads.records[0], group="7"), *heads.records[1:], replace(added, group="7"))
+    report = check_dataset(replace(heads, records=grouped))
+    assert report.families[0].one_group
+    assert not any("in their own split" in note for note in report.notes)
+
+
+def test_a_patient_in_both_splits_is_a_leak(heads):
+    records = list(heads.records)
+    for k in (3, 4, 22):
+        records[k] = replace(records[k], group="p1")
+    records[5] = replace(records[5], group="p2")
+    report = check_dataset(replace(heads, records=tuple(records)))
+    (leak,) = report.leaks
+    assert (leak.group, leak.train, leak.test) == (
+        "p1",
+        ("head3.png", "head4.png"),
+        ("head22.png",),
+    )
+
+
+def test_broken_and_missing_files_are_named(heads, tmp_path):
+    (tmp_path / "head3.png").unlink()
+    (tmp_path / "head4.png").write_bytes(b"")
+    (tmp_path / "head5.png").write_bytes((tmp_path / "head6.png").read_bytes()[:500])
+    report = check_dataset(heads)
+    assert [(f.name, f.missing) for f in report.unreadable] == [
+        ("head3.png", True),
+        ("head4.png", False),
+        ("head5.png", False),
+    ]
+    assert all(file.reason for file in report.unreadable)
+    assert not report.has_leak
+
+
+def test_nothing_readable(tmp_path):
+    report = check_dataset(Manifest(tmp_path, (record(tmp_path / "none.png", "train"),)))
+    assert len(report.unreadable) == 1
+    assert report.properties == report.confounds == ()
+
+
+def test_odd_sizes_modes_and_depths(heads, tmp_path):
+    drawn(3).resize((100, 90)).save(tmp_path / "head3.png")
+    drawn(4).convert("RGB").save(tmp_path / "head4.png")
+    Image.fromarray(np.asarray(drawn(5), np.uint16) * 200).save(tmp_path / "head5.png")
+    properties = {p.name: p for p in check_dataset(heads).properties}
+    assert properties["size"].counts == {"128x128": 29, "100x90": 1}
+    assert properties["size"].odd == {"head3.png": "100x90"}
+    assert properties["mode"].odd == {"head4.png": "RGB"}
+    assert properties["depth"].odd == {"head5.png": "16 bit"}
+    assert properties["format"].odd == {}
+
+
+def test_a_confound_is_said_in_words(heads, tmp_path):
+    for k in range(25, 30):
+        drawn(k).point([v // 2 for v in range(256)]).save(tmp_path / f"head{k}.png")
+    notes = check_dataset(heads).notes
+    assert any(note.startswith("mean brightness alone separates the classes") for note in notes)
+
+
+def test_report_is_json_and_prints(heads, tmp_path):
+    manifest, origins = plant(heads, tmp_path, heads.records[: len(PLANTS)])
+    (tmp_path / "head19.png").unlink()
+    report = check_dataset(manifest)
+    content = report.to_dict()
+    assert json.loads(json.dumps(content))["families"][0]["links"][0] == asdict(
+        report.families[0].links[0]
+    )
+    assert content["has_leak"] is True
+    assert {name for family in content["families"] for name in family["test"]} >= origins.keys()
+
+    console = Console(width=150, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    print_report(report, console)
+    text = console.export_text()
+    assert "LEAK: copies in train and test" in text
+    assert "planted-mirrored.jpg (test)" in text
+    assert "mirrored left-right" in text
+    assert f"and {len(PLANTS) - 10} more, all in check.json" in text
+    assert "head19.png" in text
+
+
+def sample(manifest, train, test):
+    chosen = []
+    for split, count in (("train", train), ("test", test)):
+        records = [r for r in manifest.records if r.split == split]
+        chosen += records[:: max(1, len(records) // count)]
+    return replace(manifest, records=tuple(chosen))
+
+
+@pytest.mark.parametrize("name", ["brain-tumor-mri", "isic2018", "rsna-cxr"])
+def test_copies_planted_in_real_images_are_leaks(name, tmp_path, shared_data):
+    manifest = sample(read_manifest(shared_data / name), 150, 60)
+    sources = [r for r in manifest.records if r.split == "train"][5::10][: len(PLANTS)]
+    manifest, origins = plant(manifest, tmp_path, sources)
+    found = crossing(check_dataset(manifest))
+    assert {n: o for n, o in origins.items() if o not in found.get(n, ())} == {}
+
+
+@pytest.mark.parametrize("name", ["brain-tumor-boxes", "isic2018", "rsna-cxr"])
+def test_real_splits_without_leak(name, shared_data):
+    assert check_dataset(sample(read_manifest(shared_data / name), 500, 300)).leaks == ()
+
+
+def test_the_brain_set_still_holds_copies_across_its_split(shared_data):
+    """Its groups were drawn at correlation 0.99, above which some brightened copies do not come."""
+    manifest = read_manifest(shared_data / "brain-tumor-mri")
+    report = check_dataset(manifest)
+    found = crossing(report)
+    assert found["Training/notumor/Tr-no_1464.jpg"]["Testing/notumor/Te-no_0289.jpg"] == "darkened"
+    assert report.split_groups == ()
+    # Nothing of it touches a tumour image, and no copy is labelled both ways.
+    assert all("notumor" in name for family in report.leaks for name in family.test)
+    assert not any(family.label_conflict for family in report.families)
+    # The published confounds of the set's README.
+    figures = {c.name: c.test for c in report.confounds}
+    published = {"mean brightness": 0.202, "contrast": 0.182, "sharpness": 0.093}
+    published |= {"near black": 0.692, "file size": 0.109}
+    for number, value in published.items():
+        assert figures[number] == pytest.approx(value, abs=0.002)

@@ -1,0 +1,238 @@
+"""Maps and scores against plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from scrd.model import build_model
+from scrd.model.scores import (
+    POOLINGS,
+    TOP_FRACTION,
+    anomaly_map,
+    distances,
+    infer,
+    map_statistics,
+    scale_excess,
+)
+from scrd.objectives.distance import distance_map
+
+SIZE = 64
+STRIDES = (4, 8, 16)
+
+
+def bilinear(image, size):
+    """Bilinear resize of (h, w) to (size, size): centres at half integers, borders clamped."""
+    h, w = image.shape
+    out = np.zeros((size, size))
+    for row in range(size):
+        for column in range(size):
+            y = min(max((row + 0.5) * h / size - 0.5, 0), h - 1)
+            x = min(max((column + 0.5) * w / size - 0.5, 0), w - 1)
+            y0, x0 = int(y), int(x)
+            y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+            fy, fx = y - y0, x - x0
+            out[row, column] = (1 - fy) * ((1 - fx) * image[y0, x0] + fx * image[y0, x1]) + fy * (
+                (1 - fx) * image[y1, x0] + fx * image[y1, x1]
+            )
+    return out
+
+
+def test_the_map_is_the_weighted_sum_of_upsampled_cosine_distances():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 5, 8, 8), (2, 7, 4, 4), (2, 9, 2, 2)]
+    clean, student = ([torch.randn(s, generator=generator) for s in shapes] for _ in range(2))
+    alpha = torch.tensor([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]])
+    expected = np.zeros((2, 16, 16))
+    for b in range(2):
+        for k, (_, _, h, w) in enumerate(shapes):
+            distance = np.zeros((h, w))
+            for y in range(h):
+                for x in range(w):
+                    u, v = (f[k][b, :, y, x].double().numpy() for f in (clean, student))
+                    distance[y, x] = 1 - u @ v / (np.linalg.norm(u) * np.linalg.norm(v))
+            expected[b] += alpha[b, k].item() * bilinear(distance, 16)
+    found = anomaly_map(list(map(distance_map, clean, student)), alpha, 16)
+    assert found.dtype == torch.float32
+    assert found.shape == (2, 16, 16)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_the_map_spans_0_to_2_and_half_precision_still_gives_float32():
+    u = torch.ones(1, 4, 2, 2)
+    alpha = torch.ones(1, 1)
+    assert anomaly_map([distance_map(u, u)], alpha, 4).abs().max() < 1e-6
+    assert (anomaly_map([distance_map(u, -u)], alpha, 4) - 2).abs().max() < 1e-6
+    low = distance_map(u.bfloat16(), u.bfloat16())
+    assert anomaly_map([low], alpha.bfloat16(), 4).dtype == torch.float32
+
+
+def test_features_of_zero_give_no_nan():
+    zero, one = torch.zeros(1, 4, 2, 2), torch.ones(1, 4, 2, 2)
+    for u, v in ((zero, one), (one, zero), (zero, zero)):
+        assert torch.isfinite(anomaly_map([distance_map(u, v)], torch.ones(1, 1), 4)).all()
+
+
+def test_statistics_against_a_loop_with_padding():
+    rng = np.random.default_rng(1)
+    maps = rng.uniform(0, 2, (4, 32, 32)).astype(np.float32)
+    content = np.ones((4, 32, 32), dtype=bool)
+    content[1, :10], content[2, :, 5:] = False, False
+    content[3] = False
+    content[3, 4, 4:9] = True  # 5 pixels: 2 % of them is less than one
+    maps[~content] = 50.0  # padding must never count
+    found = map_statistics(torch.from_numpy(maps), torch.from_numpy(content))
+    for b in range(4):
+        inside = np.sort(maps[b][content[b]].astype(np.float64))[::-1]
+        count = max(1, math.floor(len(inside) / 50))
+        assert found["mean"][b].item() == pytest.approx(inside.mean(), rel=1e-5)
+        assert found["top"][b].item() == pytest.approx(inside[:count].mean(), rel=1e-5)
+        assert found["max"][b].item() == pytest.approx(inside[0], rel=1e-6)
+
+
+def test_the_top_fraction_is_counted_without_rounding_errors():
+    assert TOP_FRACTION == 0.02
+    # ones down to the 2 %, zeros below: the mean is one exactly when no zero is counted
+    for side in (64, 80, 100, 128, 224, 256):
+        for area in (side, 50 * (side // 2), side * side // 50 * 50, side * side):
+            count = max(1, area // 50)
+            flat = torch.zeros(side * side)
+            flat[:count] = 1.0
+            content = torch.zeros(side * side, dtype=torch.bool)
+            content[:area] = True
+            shape = (1, side, side)
+            top = map_statistics(flat.view(shape), content.view(shape))["top"]
+            assert top.item() == 1.0
+            flat[count - 1] = 0.0
+            top = map_statistics(flat.view(shape), content.view(shape))["top"]
+            assert top.item() == pytest.approx((count - 1) / count, rel=1e-6)
+
+
+def test_an_image_is_pooled_the_same_alone_and_beside_others():
+    maps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
+    content = torch.ones(3, 32, 32, dtype=torch.bool)
+    content[0, :24] = False
+    together = map_statistics(maps, content)
+    for b in range(3):
+        alone = map_statistics(maps[b : b + 1], content[b : b + 1])
+        for name, values in together.items():
+            assert alone[name].item() == pytest.approx(values[b].item(), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network that knows normals, with uneven scale weights that differ between images."""
+    with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
+        torch.manual_seed(0)
+        built = build_model("efficientnet_lite0", "random", image_size=SIZE).eval()
+        torch.nn.init.normal_(built.scale_head.linear.weight, std=0.003)
+    generator = torch.Generator().manual_seed(5)
+    built.normals.fit(random_distances(12, generator, 0.2, 0.6) for _ in range(2))
+    return built
+
+
+def random_distances(count, generator, low=0.0, high=1.0):
+    sides = [SIZE // stride for stride in STRIDES]
+    return [low + (high - low) * torch.rand(count, n, n, generator=generator) for n in sides]
+
+
+def test_the_excess_of_a_scale_is_the_mean_over_the_content(model):
+    found = random_distances(3, torch.Generator().manual_seed(6))
+    content = torch.ones(3, SIZE, SIZE, dtype=torch.bool)
+    content[1, :16], content[1, 48:] = False, False
+    content[2, :, 5:] = False
+    expected = np.zeros((3, 3))
+    for b in range(3):
+        for k, maps in enumerate(found):
+            mean = model.normals.get_buffer(f"mean{k}").double().numpy()
+            std = model.normals.get_buffer(f"std{k}").double().numpy()
+            beyond = np.maximum(0, (maps[b].double().numpy() - mean) / std)
+            upsampled = bilinear(beyond, SIZE)
+            pixels = [upsampled[y, x] for y, x in content[b].nonzero().tolist()]
+            expected[b, k] = sum(pixels) / len(pixels)
+    excess = scale_excess(model, found, content)
+    np.testing.assert_allclose(excess.numpy(), expected, rtol=1e-4)
+    everywhere = scale_excess(model, found, torch.ones_like(content))
+    assert (excess / everywhere - 1).abs().amin(dim=1).tolist()[0] == 0
+    assert ((excess - everywhere).abs().amax(dim=1) > 1e-3).tolist() == [False, True, True]
+
+
+def test_padding_never_counts_in_the_excess(model):
+    found = random_distances(2, torch.Generator().manual_seed(7))
+    content = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+    content[:, 16:48] = True
+    loud = [d.clone() for d in found]
+    for d, stride in zip(loud, STRIDES, strict=True):
+        # out of reach of the interpolation, which takes one position more: none at stride 16
+        d[:, : 16 // stride - 1], d[:, 48 // stride + 1 :] = 50.0, 50.0
+    assert torch.equal(scale_excess(model, found, content), scale_excess(model, loud, content))
+    everywhere = torch.ones_like(content)
+    assert scale_excess(model, loud, everywhere)[:, :2].min() > 5
+
+
+def test_normals_have_no_excess_on_average_but_at_each_position(model):
+    at_the_mean = [model.normals.get_buffer(f"mean{k}")[None] for k in range(3)]
+    content = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+    assert scale_excess(model, at_the_mean, content).abs().max() == 0
+    below = [d - 0.1 for d in at_the_mean]
+    assert scale_excess(model, below, content).abs().max() == 0
+    above = [d + 0.1 for d in at_the_mean]
+    assert scale_excess(model, above, content).min() > 0
+
+
+def images_and_content(count=3):
+    images = torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    content = torch.ones(count, SIZE, SIZE, dtype=torch.bool)
+    content[0, :16] = False
+    return images, content
+
+
+def test_inference_puts_the_parts_together(model):
+    images, content = images_and_content()
+    clean, student, alpha = model(images)
+    expected = [distance_map(u, v).detach() for u, v in zip(clean, student, strict=True)]
+    found, weights = distances(model, images)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+        assert a.shape == b.shape and not a.requires_grad
+    torch.testing.assert_close(weights, alpha.detach())
+    assert alpha.std(dim=0).min() > 1e-3
+    inference = infer(model, images, content)
+    torch.testing.assert_close(inference.maps, anomaly_map(expected, alpha.detach(), SIZE))
+    torch.testing.assert_close(inference.scale_weights, alpha.detach())
+    assert all(torch.isfinite(part).all() and not part.requires_grad for part in inference)
+
+
+def test_statistics_of_an_inference(model):
+    images, content = images_and_content()
+    rng = np.random.default_rng(8)
+    excess, alpha = rng.uniform(0, 3, (3, 3)), rng.dirichlet((1, 1, 1), 3)
+    maps = torch.from_numpy(rng.uniform(0, 2, (3, SIZE, SIZE)))
+    inference = infer(model, images, content)._replace(
+        maps=maps, excess=torch.from_numpy(excess), scale_weights=torch.from_numpy(alpha)
+    )
+    found = inference.statistics(content)
+    assert set(POOLINGS) <= set(found)
+    for b in range(3):
+        weighed = sum(alpha[b, k] * excess[b, k] for k in range(3))
+        assert found["excess"][b].item() == pytest.approx(weighed)
+        assert found["excess_uniform"][b].item() == pytest.approx(sum(excess[b]) / 3)
+    for name, values in map_statistics(maps, content).items():
+        assert torch.equal(found[name], values)
+
+
+def test_inference_takes_grey_and_an_image_does_not_see_the_others(model):
+    images, content = images_and_content()
+    grey = images[:, :1]
+    for part, in_colour in zip(
+        infer(model, grey, content),
+        infer(model, grey.expand(-1, 3, -1, -1), content),
+        strict=True,
+    ):
+        torch.testing.assert_close(part, in_colour)
+    together = infer(model, images, content)
+    for b in range(3):
+        alone = infer(model, images[b : b + 1], content[b : b + 1])
+        for part, all_parts in zip(alone, together, strict=True):
+            torch.testing.assert_close(part[0], all_parts[b], rtol=1e-4, atol=1e-5)
