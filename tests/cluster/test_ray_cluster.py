@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scrd.cluster import cluster
+from scrd.cluster import scoring as cluster
 from scrd.cluster.bucket import list_places
 from scrd.cluster.scoring import make_tasks, ray_results
 from scrd.config import Config
