@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from planted import blobs, check_contract, planted, small_budget
+from planted import blobs, planted, small_budget
 
 from scrd.audit.confounds import scalars
 from scrd.baselines.confounds import NAMES, Confounds, plain_numbers
@@ -50,10 +50,6 @@ def test_a_number_shared_by_most_normals_falls_back_to_the_standard_deviation():
     spread = plain_numbers(train)[:, near_black].std()
     assert fitted(train).spread[near_black] == spread
     assert 0 < spread < 1e-3
-
-
-def test_contract():
-    check_contract(Confounds, maps=False)
 
 
 def test_sees_what_a_plain_number_shows_and_no_more():

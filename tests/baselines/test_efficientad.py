@@ -2,11 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from planted import blobs, check_contract, planted, small_budget
-from torch import nn
+from planted import blobs, planted, small_budget
 
 from scrd.baselines.efficientad import (
-    IMAGES_FOLDER,
     TEACHER_FILE,
     EfficientAD,
     imagenet_crop,
@@ -17,46 +15,8 @@ from scrd.metrics.ranks import auroc
 
 
 @pytest.fixture(scope="module")
-def library():
-    pytest.importorskip(
-        "anomalib", reason="anomalib, an optional extra, is not installed", exc_type=ImportError
-    )
-    from anomalib.models.image.efficient_ad import torch_model
-
-    class Narrow(torch_model.SmallPatchDescriptionNetwork):
-        """The same geometry with few channels: the real one takes minutes on a CPU."""
-
-        def __init__(self, out_channels, padding=False):
-            super().__init__(out_channels, padding)
-            self.conv1 = nn.Conv2d(3, 8, 4)
-            self.conv2 = nn.Conv2d(8, 8, 4)
-            self.conv3 = nn.Conv2d(8, 8, 3)
-            self.conv4 = nn.Conv2d(8, out_channels, 4)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_model, "SmallPatchDescriptionNetwork", Narrow)
-        yield torch_model
-
-
-@pytest.fixture(scope="module")
-def folder(library, tmp_path_factory):
-    """Weights of a narrow teacher and three pictures, as they lie in anomalib's archives."""
-    root = tmp_path_factory.mktemp("files")
-    (root / TEACHER_FILE).parent.mkdir()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.save(library.SmallPatchDescriptionNetwork(384).state_dict(), root / TEACHER_FILE)
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        path = root / IMAGES_FOLDER / "train" / f"n{i}" / "picture.JPEG"
-        path.parent.mkdir(parents=True)
-        Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
-    return root
-
-
-@pytest.fixture(scope="module")
-def trained(folder):
-    model = EfficientAD(small_budget(weights=str(folder), iterations=30, batch_size=1))
+def trained(efficientad_files):
+    model = EfficientAD(small_budget(weights=str(efficientad_files), iterations=30, batch_size=1))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("scrd.baselines.efficientad.RATE", 3e-3)  # a few steps have to do
         model.fit(blobs(10, seed=0))
@@ -75,9 +35,9 @@ def test_missing_files_are_named_with_their_place(tmp_path):
         required_files(str(tmp_path))
 
 
-def test_other_weights_are_refused(folder, tmp_path):
-    for path in folder.rglob("*.JPEG"):
-        copy = tmp_path / path.relative_to(folder)
+def test_other_weights_are_refused(efficientad_files, tmp_path):
+    for path in efficientad_files.rglob("*.JPEG"):
+        copy = tmp_path / path.relative_to(efficientad_files)
         copy.parent.mkdir(parents=True)
         copy.write_bytes(path.read_bytes())
     (tmp_path / TEACHER_FILE).parent.mkdir()
@@ -101,8 +61,8 @@ def test_penalty_images_are_the_middle_and_at_times_grey(tmp_path):
     assert float(colours[grey][0, 0]) == pytest.approx(0.299 + 0.587 * 128 / 255, abs=1e-4)
 
 
-def test_the_teacher_is_the_file_and_stays_so(trained, folder):
-    weights = torch.load(folder / TEACHER_FILE, weights_only=True)
+def test_the_teacher_is_the_file_and_stays_so(trained, efficientad_files):
+    weights = torch.load(efficientad_files / TEACHER_FILE, weights_only=True)
     for name, value in trained.network.teacher.state_dict().items():
         assert torch.equal(value, weights[name])
 
@@ -155,10 +115,3 @@ def test_planted_anomalies_score_higher_and_most_around_their_place(trained):
     assert auroc(answer.scores.numpy(), labels) > 0.9
     mean = answer.maps[4:].mean(dim=0)
     assert mean[8:32, 30:54].mean() > mean[32:56, 10:34].mean()
-
-
-def test_contract(folder):
-    def method(budget):
-        return EfficientAD(small_budget(weights=str(folder), iterations=1, batch_size=2))
-
-    check_contract(method, maps=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import blobs, check_contract, planted, small_budget
+from planted import blobs, planted, small_budget
 from sklearn.covariance import LedoitWolf
 
 from scrd.baselines.mahalanobis import Mahalanobis, ledoit_wolf
@@ -32,10 +32,6 @@ def test_score_is_the_mahalanobis_distance_of_the_averaged_features():
         model.score(test).scores.numpy(), np.sqrt(oracle.mahalanobis(averaged(test))), rtol=1e-3
     )
     assert model.score(test).maps is None
-
-
-def test_contract():
-    check_contract(Mahalanobis, maps=False)
 
 
 def test_separates_planted_anomalies():

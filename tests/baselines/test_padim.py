@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import blobs, check_contract, planted, small_budget
+from planted import blobs, planted, small_budget
 
 from scrd.baselines.padim import (
     EPSILON,
@@ -84,10 +84,6 @@ def test_channels_are_a_subset_that_the_seed_decides():
     assert len(first.unique()) == 100
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
-
-
-def test_contract():
-    check_contract(PaDiM, maps=True)
 
 
 def test_finds_planted_anomalies_and_where_they_are():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from planted import blobs, check_contract, planted, small_budget
+from planted import blobs, planted, small_budget
 
 from scrd.baselines.simplenet import FEATURE_STD, MARGIN, NOISE, SimpleNet, truncated_l1
 from scrd.metrics.ranks import auroc
@@ -62,10 +62,6 @@ def test_answers_do_not_depend_on_whether_features_were_cached(monkeypatch):
         assert (model._cached(blobs(8, seed=0)) is None) == (limit == 0)
         answers.append(model.score(blobs(3, seed=1)).scores)
     torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-4)
-
-
-def test_contract():
-    check_contract(SimpleNet, maps=True)
 
 
 def test_planted_anomalies_score_higher_and_most_around_their_place(trained):

@@ -1,21 +1,9 @@
-import os
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder with the project's real data sets."""
-    default = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("SCRD_DATA", default))
-    if not folder.is_dir():
-        pytest.skip("the real data sets are not here: set SCRD_DATA")
-    return folder
 
 
 @pytest.fixture

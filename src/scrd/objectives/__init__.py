@@ -29,7 +29,8 @@ class Objective:
         standardised: works on features in units of their spread over normals, see
             :class:`scrd.model.scaler.FeatureScaler`.
         weighed: its scale weights are fitted after training, see
-            :mod:`scrd.training.scale_weights`; those of the others are what training made of the scale head.
+            :mod:`scrd.training.scale_weights`; those of the others are what training made of the
+            scale head.
     """
 
     function: Callable[[StepFeatures], Tensor]
