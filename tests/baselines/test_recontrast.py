@@ -102,12 +102,15 @@ def test_no_gradient_reaches_an_encoder_through_a_target():
 
 def test_only_the_trainable_encoder_leaves_the_pretrained_weights(trained):
     pretrained = ReContrast(small_budget()).teacher.backbone.state_dict()
-    frozen, moved = trained.teacher.backbone.state_dict(), trained.encoder.backbone.state_dict()
+    frozen, moved = (
+        trained.teacher.backbone.state_dict(),
+        trained.encoder.copied.backbone.state_dict(),
+    )
     for name, weight in pretrained.items():
         assert torch.equal(frozen[name], weight)
         assert not torch.equal(moved[name], weight), name
     # slowly: AdamW goes about its rate a step, here 30 times 1e-5 and not 2e-3
-    for name, p in trained.encoder.backbone.named_parameters():
+    for name, p in trained.encoder.copied.backbone.named_parameters():
         if p.ndim == 4:
             assert 1e-5 < (moved[name] - pretrained[name]).abs().median() < 3e-4, name
 

@@ -202,11 +202,7 @@ class CutPaste(Baseline):
 
     def represent(self, image: Tensor) -> Tensor:
         """Averaged deepest features (B, C_3) of a batch (B, 1 or 3, S, S), with gradient."""
-        teacher = self.teacher
-        features = teacher.backbone((image.expand(-1, 3, -1, -1) - teacher.mean) / teacher.std)[-1]
-        channels_last = features.shape[1] != teacher.channels[-1]
-        pooled: Tensor = features.mean(dim=(1, 2) if channels_last else (2, 3))
-        return pooled
+        return self.teacher.features(image)[-1].mean(dim=(2, 3))
 
     def _to_device(self, images: Tensor) -> Tensor:
         return images.to(self.budget.device).contiguous(memory_format=torch.channels_last)

@@ -91,24 +91,23 @@ class Encoder(nn.Module):
         teacher: copied, not touched.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
-        self.backbone = copy.deepcopy(teacher.backbone).requires_grad_(True)
-        self.register_buffer("mean", teacher.mean.clone())
-        self.register_buffer("std", teacher.std.clone())
-        for module in self.backbone.modules():
+        self.copied = copy.deepcopy(teacher)
+        self.copied.backbone.requires_grad_(True)
+        for module in self.copied.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BATCHNORM_MOMENTUM
 
+    def train(self, mode: bool = True) -> Encoder:
+        """Let the backbone follow the mode, though a teacher stays in eval mode."""
+        super().train(mode)
+        self.copied.backbone.train(mode)
+        return self
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features of ``image`` (B, 1 or 3, H, W), as the teacher's forward gives them."""
-        features = self.backbone((image.expand(-1, 3, -1, -1) - self.mean) / self.std)
-        if str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC"):
-            features = [f.permute(0, 3, 1, 2) for f in features]
-        return tuple(features)
+        return self.copied.features(image)
 
 
 class ReContrast(Baseline):

@@ -61,6 +61,10 @@ class Teacher(nn.Module):
         Returns:
             u_1, u_2, u_3 of shapes (B, C_k, H/s_k, W/s_k), s = 4, 8, 16, without gradient.
         """
+        return self.features(image)
+
+    def features(self, image: Tensor) -> tuple[Tensor, ...]:
+        """As :meth:`forward`, for what trains a backbone: gradients pass."""
         features = self.backbone((image.expand(-1, 3, -1, -1) - self.mean) / self.std)
         if self._channels_last_output:
             features = [f.permute(0, 3, 1, 2) for f in features]
