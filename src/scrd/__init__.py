@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scrd.system.version import __version__
+
 if TYPE_CHECKING:
     from scrd.config import Config
     from scrd.detector import Detector
 
-__version__ = "0.2.0"
 __all__ = ["Config", "Detector", "__version__"]
 
 

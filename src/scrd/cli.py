@@ -55,7 +55,7 @@ def run() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from scrd import __version__
+        from scrd.system.version import __version__
 
         typer.echo(__version__)
         raise typer.Exit

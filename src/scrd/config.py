@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from scrd.errors import ConfigError
 from scrd.synthesis.settings import NoiseSettings
 
 T = TypeVar("T")
 
+ObjectiveName = Literal["rd", "ratio", "paper", "algorithm2", "released", "margin", "scrd"]
 Pooling = Literal["excess", "mean", "top", "max"]
 Window = tuple[float, float] | Literal["auto", "image", "series", "data"]
 
@@ -23,7 +24,13 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a detector. Defaults are the paper's unless said otherwise.
+    """Settings of a detector.
+
+    The defaults of ``image_size``, ``resize``, ``noise``, ``iterations``, ``batch_size`` and
+    ``betas`` are the paper's. Those of ``teacher``, ``objective``, ``window``, ``learning_rate``,
+    ``schedule``, ``held_out`` and ``pooling`` are not: the paper has ``wide_resnet50_2``,
+    ``"paper"``, a window of 0 to 255 (``"data"`` for 8 bits), 1e-3, ``"constant"``, nothing held
+    out, and ``"mean"``.
 
     Attributes:
         teacher: backbone, see :func:`scrd.model.teacher.build_teacher`.
@@ -59,7 +66,7 @@ class Config:
 
     teacher: str = "efficientnet_lite0"
     weights: str | None = None
-    objective: str = "scrd"
+    objective: ObjectiveName = "scrd"
     image_size: int = 256
     resize: Literal["stretch", "letterbox"] = "stretch"
     channels: Literal["auto", "grey", "rgb"] = "auto"
@@ -81,11 +88,10 @@ class Config:
     image_cache_gib: float = 4.0
 
     def __post_init__(self) -> None:
-        from scrd.objectives import OBJECTIVES
-
+        objectives = get_args(ObjectiveName)
         _require(
-            self.objective in OBJECTIVES,
-            f"unknown objective {self.objective!r}: choose one of {', '.join(OBJECTIVES)}",
+            self.objective in objectives,
+            f"unknown objective {self.objective!r}: choose one of {', '.join(objectives)}",
         )
         _require(
             self.image_size >= 64 and self.image_size % 32 == 0,

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scrd import __version__
 from scrd.config import Config, from_dict
 from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
@@ -35,6 +34,7 @@ from scrd.storage.model_folder import (
     write_model_folder,
 )
 from scrd.system.devices import resolve_device
+from scrd.system.version import __version__
 from scrd.training.fit import fit
 from scrd.training.log import LogEntry
 from scrd.training.prepare import Prepared

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scrd import __version__
 from scrd.config import Config, from_dict
 from scrd.errors import ConfigError, ScrdError
+from scrd.system.version import __version__
 
 Settings = Mapping[str, Any]
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from scrd import __version__
 from scrd.audit.duplicates import components
 from scrd.datasets.copies import Copies, find_copies
 from scrd.datasets.drawing import Candidate, Part, check_supply, draw
 from scrd.datasets.published import SourceError
 from scrd.system.files import write_atomically
+from scrd.system.version import __version__
 
 MANIFEST, BOXES, ACCOUNT = "split.csv", "boxes.csv", "dataset.json"
 

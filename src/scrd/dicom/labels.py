@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 
-from scrd import __version__
 from scrd.dicom.sources import REQUIRED_IDENTITY, SourceImage
 from scrd.dicom.uids import derived_uid
 from scrd.errors import ConfigError
+from scrd.system.version import __version__
 
 if TYPE_CHECKING:
     from scrd.scoring.scorer import Scorer

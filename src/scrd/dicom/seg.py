@@ -11,12 +11,12 @@ from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import Segmentation, SegmentDescription
 from pydicom.dataset import Dataset
 
-from scrd import __version__
 from scrd.dicom.codes import ABNORMAL_STRUCTURE, ARTIFICIAL_INTELLIGENCE
 from scrd.dicom.labels import FSEG, MAKER, SEG, Kind, finish, labels, model_hash
 from scrd.dicom.orientation import patient_orientation
 from scrd.dicom.sources import SourceImage, SourceSeries
 from scrd.dicom.stacks import Stack, stacks, volumes_only
+from scrd.system.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -35,12 +35,12 @@ from highdicom.sr import (
 )
 from pydicom.dataset import Dataset
 
-from scrd import __version__
 from scrd.dicom import codes
 from scrd.dicom.labels import MAKER, SR, finish, labels, model_hash
 from scrd.dicom.sources import SourceImage, SourceSeries, Unwritable, disguised
 from scrd.dicom.uids import derived_uid
 from scrd.errors import ImageError
+from scrd.system.version import __version__
 
 if TYPE_CHECKING:
     from highdicom.sr import CodedConcept

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scrd import __version__
 from scrd.data.cache import load_images
 from scrd.data.manifest import Manifest, Record, read_manifest
 from scrd.data.preprocess import content_masks
@@ -24,6 +23,7 @@ from scrd.export.graph import write_onnx
 from scrd.export.openvino import write_openvino
 from scrd.export.parity import LEAST_IMAGES, Parity, measure
 from scrd.export.runtime import ExportedScorer
+from scrd.system.version import __version__
 
 Format = Literal["onnx", "openvino"]
 

@@ -9,8 +9,8 @@ import timm
 import torch
 from lightning_fabric import Fabric
 
-from scrd import __version__
 from scrd.errors import ConfigError
+from scrd.system.version import __version__
 
 
 def resolve_device(device: str) -> torch.device:
