@@ -33,7 +33,7 @@ from scrd.storage.model_folder import (
     read_model_folder,
     write_model_folder,
 )
-from scrd.system.devices import resolve_device
+from scrd.system.devices import resolve_device, versions
 from scrd.system.version import __version__
 from scrd.training.fit import fit
 from scrd.training.log import LogEntry
@@ -132,6 +132,15 @@ class Detector(Scorer):
             progress=progress,
         )
         return cls(**vars(fitted), device=resolve_device(device).type)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """See :attr:`scrd.scoring.scorer.Scorer.settings`."""
+        return {
+            "config": self.config.to_dict(),
+            "trained": dict(self.provenance),
+            "evaluated": {"device": str(self.device), "versions": versions()},
+        }
 
     def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
         """See :meth:`scrd.scoring.scorer.Scorer.infer`."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scrd.audit.confounds import confound_table, scalars
 from scrd.data.manifest import GROUPING, ManifestError, Record, read_manifest
 from scrd.data.reading import read_image
-from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.localise import localise
 from scrd.metrics.bootstrap import bootstrap_interval
@@ -27,9 +26,8 @@ from scrd.metrics.ranks import (
     sensitivity_at_far,
 )
 from scrd.scoring.calibration import Calibration
-from scrd.scoring.scorer import Scored
+from scrd.scoring.scorer import Scored, Scorer
 from scrd.scoring.verdicts import judge
-from scrd.system.devices import versions
 
 _MOST_STRATA = 6
 
@@ -157,7 +155,7 @@ class Evaluation:
 
 
 def evaluate(
-    detector: Detector, data: str | Path, *, batch_size: int = 16, progress: bool = False
+    detector: Scorer, data: str | Path, *, batch_size: int = 16, progress: bool = False
 ) -> Evaluation:
     """Score the test split of a data set against its labels.
 
@@ -222,9 +220,7 @@ def evaluate(
     metrics["settings"] = {
         "data": manifest.root.name,
         "data_fingerprint": manifest.fingerprint,
-        "config": detector.config.to_dict(),
-        "trained": dict(detector.provenance),
-        "evaluated": {"device": str(detector.device), "versions": versions()},
+        **detector.settings,
     }
     return Evaluation(records, scored, failures, failed, metrics)
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,11 @@ class Scorer(ABC):
     calibration: Calibration
     contract: Contract
     fingerprint: str | None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What it was made with and what runs it, to be written beside results; JSON types."""
+        return {"model": self.fingerprint}
 
     @abstractmethod
     def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
