@@ -146,7 +146,7 @@ class Detector(Scorer):
         """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
         inside = torch.from_numpy(content)
         found = infer(self.model, torch.from_numpy(images), inside)
-        statistics = {n: s.double().numpy() for n, s in found.statistics(inside).items()}
+        statistics = {n: s.double().numpy() for n, s in found.statistics.items()}
         return Inferred(found.maps.numpy(), statistics, found.scale_weights.numpy())
 
     def evaluate(

@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from scrd.config import Config
@@ -316,29 +315,3 @@ def test_scoring_needs_no_torch(grey, tmp_path):
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 11
     assert len(list((tmp_path / "overlays").iterdir())) == 10
     assert len(list((tmp_path / "maps").iterdir())) == 10
-
-
-@pytest.mark.parametrize("constant", [True, False])
-def test_a_graph_knows_whether_scale_weights_differ_by_image(constant):
-    """Where they do not, they weigh scores, but not maps."""
-    from scrd.export.graph import ScoringGraph
-    from scrd.model import build_model
-    from scrd.model.scores import infer
-
-    with pytest.warns(UserWarning, match="RANDOM"):
-        model = build_model("resnet18", "random", image_size=64).eval()
-    generator = torch.Generator().manual_seed(0)
-    if constant:
-        model.scale_head.fix(torch.tensor([0.7, 0.2, 0.1]))
-    else:
-        torch.nn.init.normal_(model.scale_head.linear.weight, std=0.1, generator=generator)
-    images = torch.rand(3, 1, 64, 64, generator=generator)
-    content = torch.ones(3, 64, 64, dtype=torch.bool)
-    content[1, :30] = False
-    with torch.inference_mode():
-        maps, scale_weights, *pooled = ScoringGraph(model)(images, content)
-    expected = infer(model, images, content)
-    torch.testing.assert_close(maps, expected.maps)
-    torch.testing.assert_close(scale_weights, expected.scale_weights)
-    for found, value in zip(pooled, expected.statistics(content).values(), strict=True):
-        torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5)

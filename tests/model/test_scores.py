@@ -1,5 +1,6 @@
 """Maps and scores against plain loops."""
 
+import copy
 import math
 
 import numpy as np
@@ -201,38 +202,49 @@ def test_inference_puts_the_parts_together(model):
     inference = infer(model, images, content)
     torch.testing.assert_close(inference.maps, anomaly_map(expected, alpha.detach(), SIZE))
     torch.testing.assert_close(inference.scale_weights, alpha.detach())
-    assert all(torch.isfinite(part).all() and not part.requires_grad for part in inference)
+    parts = [*inference[:3], *inference.statistics.values()]
+    assert all(torch.isfinite(part).all() and not part.requires_grad for part in parts)
 
 
 def test_statistics_of_an_inference(model):
     images, content = images_and_content()
-    rng = np.random.default_rng(8)
-    excess, alpha = rng.uniform(0, 3, (3, 3)), rng.dirichlet((1, 1, 1), 3)
-    maps = torch.from_numpy(rng.uniform(0, 2, (3, SIZE, SIZE)))
-    inference = infer(model, images, content)._replace(
-        maps=maps, excess=torch.from_numpy(excess), scale_weights=torch.from_numpy(alpha)
-    )
-    found = inference.statistics(content)
+    inference = infer(model, images, content)
+    found = inference.statistics
     assert set(POOLINGS) <= set(found)
+    plain = scale_excess(model, distances(model, images)[0], content)
+    torch.testing.assert_close(found["excess_plain"], plain.mean(dim=1))
     for b in range(3):
-        weighed = sum(alpha[b, k] * excess[b, k] for k in range(3))
-        assert found["excess"][b].item() == pytest.approx(weighed)
-        assert found["excess_uniform"][b].item() == pytest.approx(sum(excess[b]) / 3)
-    for name, values in map_statistics(maps, content).items():
-        assert torch.equal(found[name], values)
+        alpha, excess = inference.scale_weights[b].tolist(), inference.excess[b].tolist()
+        weighed = sum(a * e for a, e in zip(alpha, excess, strict=True))
+        assert found["excess"][b].item() == pytest.approx(weighed, rel=1e-5)
+        assert found["excess_uniform"][b].item() == pytest.approx(sum(excess) / 3, rel=1e-5)
+    for name, values in map_statistics(inference.maps, content).items():
+        torch.testing.assert_close(found[name], values)
+
+
+def test_weights_that_are_constant_weigh_scores_but_not_maps(model):
+    images, content = images_and_content()
+    found, _ = distances(model, images)
+    constant = copy.deepcopy(model)
+    alpha = torch.tensor([0.7, 0.2, 0.1])
+    constant.scale_head.fix(alpha)
+    inference = infer(constant, images, content)
+    equal = torch.full((3, 3), 1 / 3)
+    torch.testing.assert_close(inference.maps, anomaly_map(found, equal, SIZE))
+    weighed = (inference.excess * alpha).sum(dim=1)
+    torch.testing.assert_close(inference.statistics["excess"], weighed)
 
 
 def test_inference_takes_grey_and_an_image_does_not_see_the_others(model):
     images, content = images_and_content()
     grey = images[:, :1]
-    for part, in_colour in zip(
-        infer(model, grey, content),
-        infer(model, grey.expand(-1, 3, -1, -1), content),
-        strict=True,
-    ):
-        torch.testing.assert_close(part, in_colour)
+    torch.testing.assert_close(
+        infer(model, grey, content), infer(model, grey.expand(-1, 3, -1, -1), content)
+    )
     together = infer(model, images, content)
     for b in range(3):
         alone = infer(model, images[b : b + 1], content[b : b + 1])
-        for part, all_parts in zip(alone, together, strict=True):
+        for part, all_parts in zip(alone[:3], together[:3], strict=True):
             torch.testing.assert_close(part[0], all_parts[b], rtol=1e-4, atol=1e-5)
+        for name, values in together.statistics.items():
+            assert alone.statistics[name].item() == pytest.approx(values[b].item(), rel=1e-4)

@@ -238,7 +238,7 @@ def test_calibration_end_to_end(model, calibrated):
     images, content = normals(24, 2)
     assert calibrated.groups == tuple(i // 2 for i in range(24))
     assert calibrated.pooling == "excess"
-    statistics = infer(model, images, content).statistics(content)
+    statistics = infer(model, images, content).statistics
     np.testing.assert_allclose(calibrated.scores, statistics["excess"], atol=1e-4)
     flagged = np.array(calibrated.scores) >= calibrated.threshold
     np.testing.assert_array_equal(flagged, calibrated.p_values(calibrated.scores) <= 0.2)
@@ -288,7 +288,7 @@ def test_the_pooling_that_is_asked_for_is_calibrated(model, pooling):
     images, content = normals(6, 2)
     found = calibrated_with(model, images, content, list("abcdef"), config)
     assert found.pooling == pooling
-    statistics = infer(model, images, content).statistics(content)
+    statistics = infer(model, images, content).statistics
     np.testing.assert_allclose(found.scores, statistics[pooling], atol=1e-4)
     others = [statistics[name] for name in POOLINGS if name != pooling]
     assert not any(np.allclose(found.scores, other, atol=1e-3) for other in others)

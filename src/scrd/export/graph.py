@@ -1,8 +1,7 @@
-"""The whole way from prepared images to scores as one ONNX graph."""
+"""The module that scores, as one ONNX graph."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from pathlib import Path
 
@@ -11,9 +10,7 @@ from torch import Tensor, nn
 
 from scrd.export.errors import package
 from scrd.model import SCRD
-from scrd.model.acquisition import acquisition
-from scrd.model.scores import TOP_FRACTION, anomaly_map, scale_excess
-from scrd.objectives.distance import distance_map
+from scrd.model.scores import Scores
 
 INPUTS = ("images", "content")
 STATISTICS = ("excess", "excess_uniform", "excess_plain", "mean", "top", "max")
@@ -22,57 +19,17 @@ OUTPUTS = ("maps", "scale_weights", *(f"score_{name}" for name in STATISTICS))
 _OPSET = 18
 
 
-class ScoringGraph(nn.Module):
-    """:func:`scrd.model.scores.infer` and its ``statistics``, with no choice left to the data.
-
-    Args:
-        model: trained, with the statistics of normals, on the CPU.
-    """
+class _Flat(nn.Module):
+    """:class:`scrd.model.scores.Scores`, its results side by side as ``OUTPUTS`` names them."""
 
     def __init__(self, model: SCRD) -> None:
         super().__init__()
-        self.model = model.eval()
-        self.weighed_by_image = not model.scale_head.constant
+        self.scores = Scores(model)
 
     def forward(self, images: Tensor, content: Tensor) -> tuple[Tensor, ...]:
-        """Score a batch.
-
-        Args:
-            images: (B, C, S, S), float32, C = 1 or 3, nominally in [0, 1].
-            content: (B, S, S), bool; False on letterbox padding.
-
-        Returns:
-            ``OUTPUTS``, all float32: maps (B, S, S) in [0, 2], α (B, K), and the score under
-            every pooling, (B,) each.
-        """
-        clean, student, scale_weights = self.model(images)
-        found = [distance_map(u, v) for u, v in zip(clean, student, strict=True)]
-        alike = torch.full_like(scale_weights, 1 / scale_weights.shape[1])
-        shown = scale_weights if self.weighed_by_image else alike
-        maps = anomaly_map(found, shown, images.shape[-1])
-        plain = scale_excess(self.model, found, content)
-        excess = self.model.expected(plain, acquisition(images, content))
-        return (
-            maps,
-            scale_weights,
-            (scale_weights * excess).sum(dim=1),
-            excess.mean(dim=1),
-            plain.mean(dim=1),
-            *_map_statistics(maps, content),
-        )
-
-
-def _map_statistics(maps: Tensor, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """:func:`scrd.model.scores.map_statistics`, ranking as many pixels whatever the content."""
-    area = content.flatten(1).sum(dim=1)
-    inside = torch.where(content, maps, torch.zeros_like(maps)).flatten(1)
-    ranked = torch.where(content, maps, torch.full_like(maps, -torch.inf)).flatten(1)
-    count = (TOP_FRACTION * area).long().clamp_min(1)
-    most = math.ceil(TOP_FRACTION * ranked.shape[1])
-    highest = ranked.topk(most, dim=1).values
-    taken = torch.arange(most) < count[:, None]
-    top = torch.where(taken, highest, torch.zeros_like(highest)).sum(dim=1) / count
-    return inside.sum(dim=1) / area, top, highest[:, 0]
+        found = self.scores(images, content)
+        pooled = (found.statistics[name] for name in STATISTICS)
+        return (found.maps, found.scale_weights, *pooled)
 
 
 def write_onnx(model: SCRD, path: Path, *, channels: int, image_size: int) -> None:
@@ -94,7 +51,7 @@ def write_onnx(model: SCRD, path: Path, *, channels: int, image_size: int) -> No
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter, about its own insides
         torch.onnx.export(
-            ScoringGraph(model).eval(),
+            _Flat(model.eval()),
             (images, content),
             path,
             input_names=list(INPUTS),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from scrd.model import SCRD
 from scrd.model.acquisition import acquisition
@@ -26,31 +27,24 @@ image like it. ``mean``, ``top`` and ``max`` pool the plain anomaly map.
 
 
 class Inference(NamedTuple):
-    """What the network says about a batch, on the CPU.
+    """What the network says about a batch.
 
     Attributes:
         maps: anomaly maps, (B, S, S), float32, in [0, 2]; all scales count alike unless the
             network weighs them image by image.
-        plain_excess: mean excess of each scale, (B, K), float32, not negative, in standard
-            deviations of the distances of normals.
-        excess: the same against what is expected of a normal image like it, (B, K), float32, in
-            standard deviations of normals, see :class:`scrd.model.acquisition.ExpectedExcess`.
+        excess: mean excess of each scale against what is expected of a normal image like it,
+            (B, K), float32, in standard deviations of normals, see
+            :class:`scrd.model.acquisition.ExpectedExcess`.
         scale_weights: α, (B, K), float32, rows sum to 1.
+        statistics: the score under every pooling, each (B,), float32: those of
+            :func:`map_statistics`, and ``excess``, ``excess_uniform`` (with equal scale weights)
+            and ``excess_plain`` (and read against no expectation).
     """
 
     maps: Tensor
-    plain_excess: Tensor
     excess: Tensor
     scale_weights: Tensor
-
-    def statistics(self, content: Tensor) -> dict[str, Tensor]:
-        """All poolings of :func:`map_statistics` and of the excess, each (B,), float."""
-        return {
-            "excess": (self.scale_weights * self.excess).sum(dim=1),
-            "excess_uniform": self.excess.mean(dim=1),
-            "excess_plain": self.plain_excess.mean(dim=1),
-            **map_statistics(self.maps, content),
-        }
+    statistics: dict[str, Tensor]
 
 
 def anomaly_map(distances: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
@@ -113,23 +107,63 @@ def distances(model: SCRD, images: Tensor) -> tuple[list[Tensor], Tensor]:
     return found, scale_weights.float()
 
 
+class Scores(nn.Module):
+    """From prepared images to maps and scores: the one way, which exports trace.
+
+    Args:
+        model: trained, with the statistics of normals.
+    """
+
+    def __init__(self, model: SCRD) -> None:
+        super().__init__()
+        self.model = model
+        # constant weights say which scales to trust for a score, not where to look
+        self._alike_in_maps = model.scale_head.constant
+
+    def forward(self, images: Tensor, content: Tensor) -> Inference:
+        """Score a batch.
+
+        Args:
+            images: (B, C, S, S), float32, C = 1 or 3, nominally in [0, 1], on the model's device.
+            content: (B, S, S), bool, there too; False on letterbox padding.
+
+        Returns:
+            ``maps`` on the model's device and the rest, a handful of numbers, on the CPU.
+        """
+        clean, student, scale_weights = self.model(images)
+        found = [distance_map(u.float(), v.float()) for u, v in zip(clean, student, strict=True)]
+        scale_weights = scale_weights.float()
+        alike = torch.full_like(scale_weights, 1 / scale_weights.shape[1])
+        shown = alike if self._alike_in_maps else scale_weights
+        maps = anomaly_map(found, shown, images.shape[-1])
+        plain = scale_excess(self.model, found, content).cpu()
+        excess = self.model.expected(plain, acquisition(images, content).cpu())
+        scale_weights = scale_weights.cpu()
+        statistics = {
+            "excess": (scale_weights * excess).sum(dim=1),
+            "excess_uniform": excess.mean(dim=1),
+            "excess_plain": plain.mean(dim=1),
+            **{name: values.cpu() for name, values in map_statistics(maps, content).items()},
+        }
+        return Inference(maps, excess, scale_weights, statistics)
+
+
 @torch.inference_mode()
 def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
-    """Run the network and put its distance maps together.
+    """Run :class:`Scores` on images that are elsewhere.
 
     Args:
         model: in eval mode, on any device.
         images: (B, C, S, S), float32, C = 1 or 3, on the CPU.
-        content: (B, S, S), bool, on the CPU; False on letterbox padding.
+        content: (B, S, S), bool, on the CPU.
+
+    Returns:
+        Everything on the CPU.
     """
-    found, scale_weights = distances(model, images)
-    # constant weights say which scales to trust for a score, not where to look
-    alike = torch.full_like(scale_weights, 1 / scale_weights.shape[1])
-    shown = alike if model.scale_head.constant else scale_weights
-    maps = anomaly_map(found, shown, images.shape[-1])
-    plain = scale_excess(model, found, content.to(maps.device))
-    excess = model.expected(plain.cpu(), acquisition(images, content))
-    return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu())
+    device = next(model.parameters()).device
+    image = images.to(device).contiguous(memory_format=torch.channels_last)
+    found: Inference = Scores(model)(image, content.to(device))
+    return found._replace(maps=found.maps.cpu())
 
 
 def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:
@@ -148,7 +182,8 @@ def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:
     inside = torch.where(content, maps, torch.zeros_like(maps)).flatten(1)
     ranked = torch.where(content, maps, torch.full_like(maps, -torch.inf)).flatten(1)
     count = (TOP_FRACTION * area).long().clamp_min(1)
-    highest = ranked.topk(int(count.max()), dim=1).values
+    # as many whatever the content, so that a traced graph holds for all
+    highest = ranked.topk(math.ceil(TOP_FRACTION * ranked.shape[1]), dim=1).values
     taken = torch.arange(highest.shape[1], device=maps.device) < count[:, None]
     top = torch.where(taken, highest, torch.zeros_like(highest)).sum(dim=1) / count
     return {"mean": inside.sum(dim=1) / area, "top": top, "max": highest[:, 0]}
