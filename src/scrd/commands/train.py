@@ -81,7 +81,7 @@ def train(
         config = Config(
             teacher=teacher,
             weights=weights,
-            objective=objective,
+            objective=objective,  # type: ignore[arg-type]
             image_size=image_size,
             iterations=iterations,
             batch_size=batch_size,
