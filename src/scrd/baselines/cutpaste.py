@@ -41,7 +41,7 @@ HEAD_RATE, BACKBONE_RATE = 0.03, 1e-4
 """Learning rates of the head's part and of the part that trains all (appendix A.4)."""
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 3e-5
-"""Of SGD (appendix A.1)."""
+"""Momentum of SGD (appendix A.1)."""
 
 HIDDEN = 512
 """Width of the head's hidden layer; the paper gives no number."""

@@ -24,7 +24,7 @@ IMAGES_FOLDER = Path("imagenette2")
 """ImageNet images for the penalty: the archive of Imagenette that anomalib takes, or others."""
 
 SIDE = 256
-"""Of the square input in pixels, the paper's; the autoencoder takes no less."""
+"""Side of the square input in pixels, as in the paper; the autoencoder needs that much."""
 
 RATE, DECAY, LAST_RATE, LAST_SHARE = 1e-4, 1e-5, 1e-5, 0.05
 """Learning rate and weight decay of Adam, and the rate in the last share of the iterations;

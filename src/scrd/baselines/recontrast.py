@@ -35,7 +35,7 @@ WARM_UP = 0.1
 """Share of the training over which α rises, linearly."""
 
 BATCHNORM_MOMENTUM = 0.1
-"""Of the trainable encoder: that of the paper's ResNets, whatever the backbone brings along."""
+"""BatchNorm momentum of the trainable encoder: that of the paper's ResNets, for any backbone."""
 
 SMOOTHING = 4.0
 """Standard deviation, in pixels, of the Gaussian that smooths the map."""

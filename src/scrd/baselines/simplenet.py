@@ -23,10 +23,10 @@ MARGIN = 0.5
 """Both thresholds of the truncated L1 loss; implementation details of the paper."""
 
 SLOPE = 0.2
-"""Of the discriminator's leaky ReLU; implementation details of the paper."""
+"""Slope of the discriminator's leaky ReLU (the paper's implementation details)."""
 
 ADAPTOR_RATE, DISCRIMINATOR_RATE, WEIGHT_DECAY = 1e-4, 2e-4, 1e-5
-"""Of Adam; implementation details of the paper."""
+"""Learning rates of Adam (the paper's implementation details)."""
 
 _CACHE_LIMIT = 4 * 2**30  # bytes of patch features of the training set kept on the CPU
 

@@ -83,7 +83,7 @@ class ExpectedExcess(nn.Module):
         design = self._design(covariates)
         if not adjust:
             design[:, 1:] = 0
-        # the small ridge bears with covariates that never vary
+        # the small ridge keeps this solvable where a covariate never varies
         gram = design.T @ design + 1e-3 * len(design) * torch.eye(design.shape[1]).to(design)
         gram[0, 0] -= 1e-3 * len(design)
         solution = torch.linalg.solve(gram, design.T @ logs)

@@ -11,7 +11,7 @@ from scrd.model.teacher import STRIDES
 
 FLOOR = 0.3
 """Share of a scale's overall standard deviation that is added to each position's: where normals
-happen to agree, as in a corner that is always black, a trifle must not count without bound."""
+happen to agree, as in a corner that is always black, a tiny difference must not count for much."""
 
 
 class NormalDistances(nn.Module):

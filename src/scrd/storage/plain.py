@@ -28,7 +28,7 @@ def to_plain(value: Any) -> Any:
 def from_plain(cls: type[T], values: Mapping[str, Any]) -> T:
     """Build a dataclass from what :func:`to_plain` made of it; a missing field takes its default.
 
-    Types are checked and not bent: a text is no number, and 2.5 is no count.
+    Types are checked, not converted: a text is not a number, and 2.5 is not a count.
 
     Raises:
         ConfigError: a field is unknown or missing, has the wrong type, or its value is refused;
