@@ -18,6 +18,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGLossless,
+    JPEGLosslessSV1,
     MRImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -904,3 +906,44 @@ def test_the_programs_own_settings_of_pydicom_stay(make: Make, recwarn: Any) -> 
     finally:
         pydicom.config.settings.reading_validation_mode = mode
         logger.setLevel(level)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+def test_lossless_jpeg_keeps_every_value(make: Make, bits: int, syntax: str) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    kind = np.uint8 if bits == 8 else np.uint16
+    pixels = RNG.integers(0, 2**bits, (24, 17)).astype(kind)
+    frame = codecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits)
+    path = make(pixels, BitsStored=bits, RescaleIntercept=-1024, RescaleSlope=1)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = pydicom.encaps.encapsulate([frame])
+    ds["PixelData"].VR = "OB"
+    ds.save_as(path, implicit_vr=False, little_endian=True)
+    np.testing.assert_array_equal(read_pixels(path), pixels - 1024.0)
+
+
+def test_lossless_jpeg_in_colour(make: Make) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    pixels = RNG.integers(0, 256, (24, 17, 3), dtype=np.uint8)
+    frame = codecs.jpeg8_encode(pixels, lossless=True, colorspace="RGB", outcolorspace="RGB")
+    path = make(pixels, "US", UltrasoundMultiFrameImageStorage)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = JPEGLossless
+    ds.PixelData = pydicom.encaps.encapsulate([frame])
+    ds["PixelData"].VR = "OB"
+    ds.save_as(path, implicit_vr=False, little_endian=True)
+    np.testing.assert_array_equal(read_pixels(path), pixels)
+
+
+def test_twelve_bit_jpeg_is_that_of_pydicoms_own_file() -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    path = BUNDLED / "test_files" / "JPEG-lossy.dcm"
+    ds = pydicom.dcmread(path)
+    frame = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
+    expected = codecs.jpeg8_decode(frame).astype(np.float64)
+    assert expected.max() > 255
+    shown = read_pixels(path)
+    order = np.argsort(expected.ravel(), kind="stable")
+    assert (np.diff(shown.ravel()[order]) >= 0).all()

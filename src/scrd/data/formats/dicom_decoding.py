@@ -18,6 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from scrd.data.formats.dicom_codecs import register
 from scrd.data.formats.dicom_elements import text, whole
 from scrd.data.formats.dicom_file import Parsed, Pixels
 from scrd.data.formats.info import Refused
@@ -150,6 +151,7 @@ def decode_frame(
     except NotImplementedError:
         named = f" ({syntax.name})" if syntax and syntax.name != syntax else ""
         raise Refused(f"a transfer syntax that is not read{named}") from None
+    register(decoder)
     if not decoder.is_available:
         raise Refused(f'no decoder for {decoder.UID.name}: pip install "scrd[dicom]"')
     offsets = None
