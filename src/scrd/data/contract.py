@@ -47,7 +47,7 @@ class Contract:
             seen.
         """
         refusals: list[str] = []
-        doubts: list[str] = []
+        doubts: list[str] = list(info.oddities)
         if info.localizer:
             refusals.append("a localizer")
         found = unit(info)

@@ -136,7 +136,7 @@ def read_info(source: AnySource, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         if file_format == "DICOM":
             from scrd.data.formats.dicom import read_header
 
-            return read_header(source.path).info
+            return read_header(source.path, max_pixels=max_pixels).info
         if file_format == "NIfTI":
             from scrd.data.formats.nifti import read_nifti_info
 

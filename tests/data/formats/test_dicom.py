@@ -1,4 +1,5 @@
 import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGLossless,
+    JPEGLosslessSV1,
     MRImageStorage,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -203,13 +206,169 @@ def test_a_modality_table_comes_before_the_window(make: Make) -> None:
     np.testing.assert_allclose(read_pixels(path), wanted * (255 / 65535), atol=1e-4)
 
 
-def test_monochrome1_is_inverted(make: Make) -> None:
+def test_monochrome1_inverts_what_is_shown_and_nothing_that_is_measured(make: Make) -> None:
     plain = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": 12}
-    shown = read_pixels(radiograph(make, U12, **plain))
-    np.testing.assert_allclose(shown, 255 - U12 * (255 / 4095), rtol=1e-5, atol=1e-4)
+    path = radiograph(make, U12, **plain)
+    np.testing.assert_allclose(read_pixels(path), 255 - U12 * (255 / 4095), rtol=1e-5, atol=1e-4)
+    assert read_header(path).info.oddities == ()
     rescale = {"RescaleSlope": 2, "RescaleIntercept": -9}
-    scaled = read_pixels(make(U12, "MR", MRImageStorage, **plain, **rescale))
-    np.testing.assert_array_equal(scaled, (4095.0 - U12) * 2 - 9)
+    for modality, sop_class in (("CT", CTImageStorage), ("MR", MRImageStorage)):
+        path = make(U12, modality, sop_class, **plain, **rescale)
+        np.testing.assert_array_equal(read_pixels(path), U12 * 2.0 - 9)
+        # no writer of Hounsfield units means anything else; of a signal some might
+        assert bool(read_header(path).info.oddities) == (modality == "MR")
+
+
+@pytest.mark.parametrize(
+    ("photometric", "shape", "odd"),
+    [
+        ("MONOCHROME1", "INVERSE", False),
+        ("MONOCHROME2", "IDENTITY", False),
+        ("MONOCHROME1", "IDENTITY", True),
+        ("MONOCHROME2", "INVERSE", True),
+    ],
+)
+def test_a_presentation_that_contradicts_the_photometry_is_told(
+    make: Make, photometric: str, shape: str, odd: bool
+) -> None:
+    path = radiograph(make, U12, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
+    assert ("contradict" in " ".join(read_header(path).info.oddities)) == odd
+
+
+@pytest.mark.parametrize(
+    ("elements", "odd"),
+    [
+        ({}, False),
+        ({"WindowCenter": 512, "WindowWidth": 1024}, False),
+        ({"WindowCenter": [512, 40], "WindowWidth": [1024, 80]}, False),
+        ({"WindowCenter": 512}, True),
+        ({"WindowCenter": 512, "WindowWidth": 0}, True),
+        ({"WindowCenter": 512, "WindowWidth": 1024, "VOILUTSequence": []}, False),
+        ({"VOILUTSequence": lut(np.arange(9), 0, 20)}, True),
+    ],
+)
+def test_a_window_that_cannot_be_used_is_told(
+    make: Make, elements: dict[str, Any], odd: bool
+) -> None:
+    assert bool(read_header(radiograph(make, U12, **elements)).info.oddities) == odd
+
+
+def test_a_window_with_a_decimal_comma_is_told(make: Make) -> None:
+    path = radiograph(make, U12, WindowCenter="512.5", WindowWidth="1024.0")
+    path.write_bytes(path.read_bytes().replace(b"512.5", b"512,5").replace(b"1024.0", b"1024,0"))
+    assert "not a number" in read_header(path).info.oddities[0]
+
+
+# ----------------------------------------------------------------------------- bits of a word
+
+
+def with_high_bit(make: Make, pixels: np.ndarray, high: int, **elements: Any) -> Path:
+    path = make(pixels, BitsStored=12, RescaleSlope=1, RescaleIntercept=-1024, **elements)
+    ds = pydicom.dcmread(path)
+    ds.HighBit = high
+    ds.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("high", [11, 12, 15])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_stored_bits_are_where_the_high_bit_says(make: Make, high: int, compressed: bool) -> None:
+    signed = (U12.astype(np.int32) - 2048).astype(np.int16)
+    for values in (U12, signed):
+        path = with_high_bit(make, (values << (high - 11)).astype(values.dtype), high)
+        if compressed:
+            ds = pydicom.dcmread(path)
+            ds.compress(RLELossless)
+            ds.save_as(path)
+        np.testing.assert_array_equal(read_pixels(path), values - 1024.0)
+
+
+def test_a_high_bit_that_leaves_out_used_bits_is_refused(make: Make) -> None:
+    with pytest.raises(ImageError, match="use the lowest 4 bits"):
+        read_pixels(with_high_bit(make, U12 | 1, 15))
+
+
+@pytest.mark.parametrize("high", [0, 10, 16])
+def test_an_impossible_high_bit_is_refused(make: Make, high: int) -> None:
+    with pytest.raises(ImageError, match=f"12 bits stored in 16, of which the highest is {high}"):
+        read_header(with_high_bit(make, U12, high))
+
+
+def test_overlays_in_the_words_are_no_values(make: Make) -> None:
+    path = with_high_bit(make, (U12 << 4) | 0x5, 15)
+    ds = pydicom.dcmread(path)
+    ds.add_new(0x60000102, "US", 2)
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path), U12 - 1024.0)
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({"PixelRepresentation": 2}, "a pixel representation of 2"),
+        ({"PlanarConfiguration": 7}, "a planar configuration of 7"),
+        ({"Rows": 6}, "10 more than the header announces"),
+        ({"BitsAllocated": 8, "BitsStored": 8}, "35 more than the header announces"),
+    ],
+)
+def test_what_a_header_says_of_words_is_held_against_them(
+    make: Make, elements: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read_pixels(make(U12, **elements))
+
+
+def test_more_frames_than_announced_are_refused(make: Make) -> None:
+    path = make(np.stack([U12, U12]), "US", UltrasoundMultiFrameImageStorage)
+    ds = pydicom.dcmread(path)
+    ds.compress(RLELossless)
+    ds.NumberOfFrames = 1
+    ds.save_as(path)
+    with pytest.raises(ImageError, match="2 frames of compressed pixels, 1 in the header"):
+        read_pixels(path)
+
+
+@pytest.mark.parametrize("kind", ["<f4", "<f8"])
+def test_floating_point_pixels_are_read_in_their_unit(make: Make, kind: str) -> None:
+    path = make(U12, "MR", MRImageStorage)
+    ds = pydicom.dcmread(path)
+    values = (U12 / 7 - 3).astype(kind)
+    values[0, 0], values[0, 1] = np.nan, -99
+    name = "FloatPixel" if kind == "<f4" else "DoubleFloatPixel"
+    del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+    ds.BitsAllocated = 8 * values.itemsize
+    setattr(ds, f"{name}Data", values.tobytes())
+    setattr(ds, f"{name}PaddingValue", -99.0)
+    ds.RescaleSlope, ds.RescaleIntercept = 2, 1
+    ds.save_as(path)
+    wanted = values * 2 + 1
+    wanted[0, :2] = np.delete(wanted.ravel(), [0, 1]).min()
+    np.testing.assert_allclose(read_pixels(path), wanted, rtol=1e-6)
+    assert read_header(path).info.values == "rescaled"
+    ds.Modality = "DX"
+    ds.save_as(path)
+    with pytest.raises(ImageError, match="floating-point pixel data of an image for display"):
+        read_pixels(path)
+
+
+# --------------------------------------------------------------------------------- padding
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize("written", [63536, 5000, 0x0FFF])
+def test_padding_may_lie_outside_the_stored_bits(make: Make, written: int, syntax: str) -> None:
+    pixels = np.array([[written, 0, 100], [1024, 7, written]], np.uint16)
+    path = make(pixels, BitsStored=12, PixelPaddingValue=written, RescaleIntercept=-1024)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.save_as(path, implicit_vr=syntax == ImplicitVRLittleEndian, little_endian=True)
+    np.testing.assert_array_equal(read_pixels(path), [[-1024, -1024, -924], [0, -1017, -1024]])
+
+
+def test_padding_may_be_written_without_its_sign(make: Make) -> None:
+    pixels = np.array([[0x0800, 0, 100], [5, 7, 0xF800]], np.uint16).view(np.int16)
+    path = make(pixels, BitsStored=12, PixelPaddingValue=-2048, RescaleIntercept=0)
+    np.testing.assert_array_equal(read_pixels(path), [[0, 0, 100], [5, 7, 0]])
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -218,9 +377,13 @@ def test_padding_becomes_the_darkest_of_the_rest(make: Make, inverted: bool) -> 
     photometric = "MONOCHROME1" if inverted else "MONOCHROME2"
     elements = {"PhotometricInterpretation": photometric, "PixelPaddingValue": -2000}
     path = make(pixels, RescaleSlope=1, RescaleIntercept=-10, **elements)
-    # -1 - x turns the 16-bit range round
-    wanted = [[-111, -111, -6], [-11, -18, -111]] if inverted else [[-15, -15, -15], [-10, -3, 90]]
-    np.testing.assert_array_equal(read_pixels(path), wanted)
+    np.testing.assert_array_equal(read_pixels(path), [[-15, -15, -15], [-10, -3, 90]])
+    window = {"WindowCenter": 0, "WindowWidth": 1000, "VOILUTFunction": "LINEAR_EXACT"}
+    shown = read_pixels(radiograph(make, pixels, **elements, **window))
+    darkest = 400 if inverted else 495
+    wanted = np.array([[darkest, darkest, 495], [500, 507, 600]]) * 255 / 1000
+    wanted = np.where(pixels == -2000, wanted, 255 - wanted) if inverted else wanted
+    np.testing.assert_allclose(shown, wanted, atol=1e-4)
 
 
 def test_padding_may_be_a_range_and_unsigned_by_mistake(make: Make) -> None:
@@ -308,6 +471,49 @@ def test_a_palette_is_resolved(make: Make, bits: int) -> None:
     found = read_pixels(make(pixels, "US", **elements))
     wanted = tables[:, np.clip(pixels.astype(int) - 4, 0, 9)] >> (bits - 8)
     np.testing.assert_array_equal(found, np.moveaxis(wanted, 0, -1))
+
+
+V = np.arange(256)
+
+
+@pytest.mark.parametrize(
+    ("bits", "entries", "kind"),
+    [
+        (8, V, "u1"),
+        (16, V * 257, "<u2"),
+        (8, V * 257, "<u2"),
+        (16, V, "u1"),
+        (16, V, "<u2"),
+        (12, V * 257, "<u2"),
+        (8, V, "<u2"),
+    ],
+)
+def test_a_palette_is_read_by_what_it_holds(
+    make: Make, bits: int, entries: np.ndarray, kind: str
+) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, turned in (("Red", entries), ("Green", entries[::-1]), ("Blue", entries // 2)):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        elements[f"{colour}PaletteColorLookupTableData"] = turned.astype(kind).tobytes()
+    found = read_pixels(make(pixels, "US", **elements))
+    wanted = np.stack([pixels, 255 - pixels, pixels // 2], axis=-1)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_palette_of_unequal_colours_is_refused(make: Make) -> None:
+    elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour, count in (("Red", 256), ("Green", 200), ("Blue", 256)):
+        elements[f"{colour}PaletteColorLookupTableDescriptor"] = [count, 0, 8]
+        elements[f"{colour}PaletteColorLookupTableData"] = V.astype("u1")[:count].tobytes()
+    with pytest.raises(ImageError, match="red, green and blue differ in size"):
+        read_pixels(make(U12.astype(np.uint8), "US", **elements))
+
+
+def test_a_display_table_of_more_bits_than_announced_is_not_cut(make: Make) -> None:
+    entries = np.arange(4096)[::-1]
+    path = radiograph(make, U12, BitsStored=12, VOILUTSequence=lut(entries, 0, 8))
+    np.testing.assert_allclose(read_pixels(path), (4095 - U12) * (255 / 4095), rtol=1e-5)
 
 
 # ------------------------------------------------------------------- frames, syntaxes, files
@@ -681,3 +887,63 @@ def test_nothing_of_a_patient_is_logged_or_told(
     assert len(set(told)) > 3
     everything = " ".join([*told, caplog.text, *(str(w.message) for w in recwarn.list)])
     assert not any(secret.decode() in everything for secret in secrets)
+
+
+def test_the_programs_own_settings_of_pydicom_stay(make: Make, recwarn: Any) -> None:
+    logger = logging.getLogger("pydicom")
+    level, mode = logger.level, pydicom.config.settings.reading_validation_mode
+    before = list(warnings.filters)
+    pydicom.config.settings.reading_validation_mode = pydicom.config.RAISE
+    logger.setLevel(logging.INFO)
+    try:
+        path = make(U12, WindowCenter="1", WindowWidth="2")
+        path.write_bytes(path.read_bytes().replace(b"ISO", b"XXX"))
+        read_pixels(path)
+        read_header(path)
+        assert logger.level == logging.INFO
+        assert pydicom.config.settings.reading_validation_mode == pydicom.config.RAISE
+        assert warnings.filters == before
+    finally:
+        pydicom.config.settings.reading_validation_mode = mode
+        logger.setLevel(level)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", [JPEGLossless, JPEGLosslessSV1])
+def test_lossless_jpeg_keeps_every_value(make: Make, bits: int, syntax: str) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    kind = np.uint8 if bits == 8 else np.uint16
+    pixels = RNG.integers(0, 2**bits, (24, 17)).astype(kind)
+    frame = codecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits)
+    path = make(pixels, BitsStored=bits, RescaleIntercept=-1024, RescaleSlope=1)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = pydicom.encaps.encapsulate([frame])
+    ds["PixelData"].VR = "OB"
+    ds.save_as(path, implicit_vr=False, little_endian=True)
+    np.testing.assert_array_equal(read_pixels(path), pixels - 1024.0)
+
+
+def test_lossless_jpeg_in_colour(make: Make) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    pixels = RNG.integers(0, 256, (24, 17, 3), dtype=np.uint8)
+    frame = codecs.jpeg8_encode(pixels, lossless=True, colorspace="RGB", outcolorspace="RGB")
+    path = make(pixels, "US", UltrasoundMultiFrameImageStorage)
+    ds = pydicom.dcmread(path)
+    ds.file_meta.TransferSyntaxUID = JPEGLossless
+    ds.PixelData = pydicom.encaps.encapsulate([frame])
+    ds["PixelData"].VR = "OB"
+    ds.save_as(path, implicit_vr=False, little_endian=True)
+    np.testing.assert_array_equal(read_pixels(path), pixels)
+
+
+def test_twelve_bit_jpeg_is_that_of_pydicoms_own_file() -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    path = BUNDLED / "test_files" / "JPEG-lossy.dcm"
+    ds = pydicom.dcmread(path)
+    frame = pydicom.encaps.get_frame(ds.PixelData, 0, number_of_frames=1)
+    expected = codecs.jpeg8_decode(frame).astype(np.float64)
+    assert expected.max() > 255
+    shown = read_pixels(path)
+    order = np.argsort(expected.ravel(), kind="stable")
+    assert (np.diff(shown.ravel()[order]) >= 0).all()

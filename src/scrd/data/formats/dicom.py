@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset
 from scrd.data.formats.dicom_decoding import read_format
 from scrd.data.formats.dicom_elements import elements, group, number, numbers, text, whole
 from scrd.data.formats.dicom_file import opened, parse_elements
-from scrd.data.formats.dicom_pixels import read_pixels, unit
+from scrd.data.formats.dicom_pixels import oddities, read_pixels, unit
+from scrd.data.formats.dicom_quiet import quiet
 from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import ImageInfo, Refused
 from scrd.data.formats.planes import plane_of
@@ -145,6 +146,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 _plane(_orientation(dataset, 0)),
                 _spacing(dataset),
                 _is_localizer(dataset),
+                oddities(dataset, form.photometric) if form.channels == 1 else (),
             )
         return DicomHeader(
             path,
@@ -172,7 +174,7 @@ def read_dicomdir(path: str | os.PathLike[str]) -> list[Path]:
         ImageError: It cannot be read, or refers to a file outside its folder.
     """
     path = Path(path)
-    with refusing(path, "reading the directory"), open(path, "rb") as stream:
+    with refusing(path, "reading the directory"), quiet(), open(path, "rb") as stream:
         tag = tag_for_keyword("DirectoryRecordSequence")
         assert tag is not None
         records = elements(parse_elements(stream, [tag]), "DirectoryRecordSequence")

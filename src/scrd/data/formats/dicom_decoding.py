@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, JPEGTransferSyntaxes
+from pydicom.uid import (
+    JPEG2000TransferSyntaxes,
+    JPEGLSTransferSyntaxes,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
 
+from scrd.data.formats.dicom_codecs import register
 from scrd.data.formats.dicom_elements import text, whole
 from scrd.data.formats.dicom_file import Parsed, Pixels
 from scrd.data.formats.info import Refused
@@ -24,7 +31,22 @@ _MAX_FRAMES = 65_536
 
 @dataclass(frozen=True)
 class Format:
-    """The image pixel module (PS3.3 C.7.6.3), checked."""
+    """The image pixel module (PS3.3 C.7.6.3), checked.
+
+    Attributes:
+        rows: H.
+        columns: W.
+        frames: How many images.
+        samples: 1, or 3 of colour.
+        photometric: Photometric Interpretation.
+        allocated: Bits of a word.
+        stored: Bits of a word that are the value.
+        high: The highest of them, counted from 0.
+        signed: Whether values are two's complement.
+        planes: 1 where the three colours lie one behind the other, else 0.
+        overlays: Whether further bits of the words are overlays.
+        is_float: Whether words are floating-point numbers.
+    """
 
     rows: int
     columns: int
@@ -33,8 +55,11 @@ class Format:
     photometric: str
     allocated: int
     stored: int
+    high: int
     signed: bool
     planes: int
+    overlays: bool
+    is_float: bool
 
     @property
     def channels(self) -> int:
@@ -61,6 +86,7 @@ def read_format(parsed: Parsed, max_pixels: int) -> Format:
     if parsed.pixels is None:
         raise Refused("an image without pixel data")
     dataset = parsed.dataset
+    is_float = parsed.pixels.keyword != "PixelData"
     rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
     if not rows or not columns or rows < 0 or columns < 0:
         raise Refused("an image without a size")
@@ -77,28 +103,55 @@ def read_format(parsed: Parsed, max_pixels: int) -> Format:
         raise Refused(f"{frames} frames")
     allocated = whole(dataset, "BitsAllocated") or 0
     stored = whole(dataset, "BitsStored") or allocated
-    if allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated:
+    high = whole(dataset, "HighBit")
+    high = stored - 1 if high is None or is_float else high
+    if is_float:
+        allocated = stored = 32 if parsed.pixels.keyword == "FloatPixelData" else 64
+        if photometric not in GREY:
+            raise Refused(f"floating-point pixel data of photometric interpretation {photometric}")
+    elif allocated not in (1, 8, 16, 32) or not 1 <= stored <= allocated:
         raise Refused(f"{stored} bits stored in {allocated}")
-    signed = whole(dataset, "PixelRepresentation") == 1
-    planes = whole(dataset, "PlanarConfiguration") or 0
+    elif not stored - 1 <= high < allocated:
+        raise Refused(f"{stored} bits stored in {allocated}, of which the highest is {high}")
     return Format(
-        rows, columns, frames, samples, photometric, allocated, stored, signed, int(planes == 1)
+        rows,
+        columns,
+        frames,
+        samples,
+        photometric,
+        allocated,
+        stored,
+        high,
+        _flag(dataset, "PixelRepresentation", "a pixel representation") == 1,
+        _flag(dataset, "PlanarConfiguration", "a planar configuration"),
+        parsed.overlays,
+        is_float,
     )
+
+
+def _flag(dataset: Dataset, keyword: str, what: str) -> int:
+    found = whole(dataset, keyword) or 0
+    if found not in (0, 1):
+        raise Refused(f"{what} of {found}, not 0 or 1")
+    return found
 
 
 def decode_frame(
     stream: BinaryIO, parsed: Parsed, form: Format, index: int
 ) -> tuple[NDArray[Any], str]:
-    """Decode one frame: (H, W) or (H, W, 3) stored values and the colour space they are in."""
+    """Decode one frame: (H, W) or (H, W, 3) and the colour space it is in.
+
+    What is not compressed, or by run lengths, are whole words, of which some bits are the values,
+    see :func:`scrd.data.formats.dicom_bits.stored_values`.
+    """
     pixels, syntax = parsed.pixels, parsed.syntax
     assert pixels is not None
-    if pixels.keyword != "PixelData":
-        raise Refused("floating-point pixel data, which are maps and not images")
     try:
         decoder = get_decoder(syntax or "")
     except NotImplementedError:
         named = f" ({syntax.name})" if syntax and syntax.name != syntax else ""
         raise Refused(f"a transfer syntax that is not read{named}") from None
+    register(decoder)
     if not decoder.is_available:
         raise Refused(f'no decoder for {decoder.UID.name}: pip install "scrd[dicom]"')
     offsets = None
@@ -107,6 +160,7 @@ def decode_frame(
             raise Refused("compressed pixel data that are not divided into fragments")
         found = [parsed.dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
         offsets = (found[0], found[1]) if all(isinstance(x, bytes) for x in found) else None
+        _check_frames(stream, pixels, form)
         stream.seek(pixels.offset)
         frame = get_frame(stream, index, number_of_frames=form.frames, extended_offsets=offsets)
         _check_codestream(frame, str(syntax), form)
@@ -121,7 +175,8 @@ def decode_frame(
         "photometric_interpretation": form.photometric,
         "planar_configuration": form.planes,
         "bits_allocated": form.allocated,
-        "bits_stored": form.stored,
+        # all of them, which leaves the choice to us
+        "bits_stored": form.allocated if is_in_words(parsed) else form.stored,
         "pixel_representation": int(form.signed),
         "pixel_keyword": pixels.keyword,
         "pixel_vr": pixels.vr,
@@ -140,13 +195,34 @@ def decode_frame(
     return array, str(found_format["photometric_interpretation"])
 
 
+def is_in_words(parsed: Parsed) -> bool:
+    """Whether frames decode to whole words, and not to values."""
+    return parsed.syntax is None or not parsed.syntax.is_compressed or parsed.syntax == RLELossless
+
+
+def _check_frames(stream: BinaryIO, pixels: Pixels, form: Format) -> None:
+    """Refuse an offset table of another number of frames than the header announces."""
+    stream.seek(pixels.offset)
+    head = stream.read(8)
+    length = int.from_bytes(head[4:], "little") if head[:4] == b"\xfe\xff\x00\xe0" else 0
+    if length and length != 4 * form.frames:
+        raise Refused(f"{length // 4} frames of compressed pixels, {form.frames} in the header")
+
+
 def _check_length(pixels: Pixels, form: Format, index: int) -> None:
     if pixels.length is None:
         raise Refused("uncompressed pixel data that are divided into fragments")
     samples = form.rows * form.columns * (2 if form.photometric == "YBR_FULL_422" else form.samples)
-    needed = (index + 1) * samples * form.allocated / 8
+    bytes_a_frame = samples * form.allocated / 8
+    needed = (index + 1) * bytes_a_frame
     if needed > pixels.length:
         raise Refused(f"truncated: {pixels.length:,} bytes of pixel data, {needed:,.0f} are needed")
+    # a few bytes more are some writers' way of filling up
+    beyond = pixels.length - form.frames * bytes_a_frame
+    if beyond >= max(2, bytes_a_frame / form.rows):
+        raise Refused(
+            f"{pixels.length:,} bytes of pixel data, {beyond:,.0f} more than the header announces"
+        )
 
 
 def _check_codestream(frame: bytes, syntax: str, form: Format) -> None:

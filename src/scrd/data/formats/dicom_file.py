@@ -9,10 +9,8 @@ each of which becomes an object of a kilobyte.
 from __future__ import annotations
 
 import io
-import logging
 import os
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +31,8 @@ from pydicom.uid import (
 )
 
 from scrd.data.formats.dicom_elements import text
+from scrd.data.formats.dicom_quiet import quiet
 from scrd.data.formats.info import Refused
-
-# pydicom warns about odd values by quoting them, and they may be a patient's
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
-pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 _MAX_READS = 1_500_000
 _MAX_ELEMENT = 16 << 20  # bytes; 300 times the largest lookup table
@@ -55,8 +49,10 @@ _KEYWORDS = (
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
-    *("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation"),
-    *("PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
+    *("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
+    *("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
     *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept", "RescaleType"),
     *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
@@ -64,6 +60,7 @@ _KEYWORDS = (
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *_GROUPS,
 )
+_OVERLAY_BITS = [group << 16 | 0x0102 for group in range(0x6000, 0x6020, 2)]
 _PIXEL_DATA = {
     0x7FE00008: "FloatPixelData",
     0x7FE00009: "DoubleFloatPixelData",
@@ -105,12 +102,14 @@ class Parsed:
         syntax: How the pixels are encoded; None where the file names something impossible.
         pixels: None where there is no pixel data element.
         deflated: First byte of the deflated part of the file; None where nothing is.
+        overlays: Whether bits of the pixels' words are overlays, as was usual before 2006.
     """
 
     dataset: Dataset
     syntax: UID | None
     pixels: Pixels | None
     deflated: int | None
+    overlays: bool
 
     @property
     def no_image(self) -> str | None:
@@ -130,7 +129,7 @@ def opened(path: Path) -> Iterator[tuple[Parsed, BinaryIO]]:
         Refused: One of the limits was met.
         Exception: Whatever pydicom raises on broken bytes.
     """
-    with open(path, "rb") as stream:
+    with quiet(), open(path, "rb") as stream:
         status = os.fstat(stream.fileno())
         parsed = _parsed(path, status.st_mtime_ns, status.st_size)
         if parsed.deflated is None:
@@ -150,11 +149,20 @@ def _parsed(path: Path, modified: int, size: int) -> Parsed:
 
 
 def _parse(stream: BinaryIO, deflated: int | None) -> Parsed:
-    tags = cast("list[BaseTag | int]", [tag_for_keyword(keyword) for keyword in _KEYWORDS])
+    known = [tag_for_keyword(keyword) for keyword in _KEYWORDS]
+    tags = cast("list[BaseTag | int]", [*known, *_OVERLAY_BITS])
     dataset = parse_elements(stream, tags, stop_before_pixels=True)
     for keyword in _GROUPS:
         _check_items(dataset, keyword)
-    return Parsed(dataset, _syntax(dataset), _find_pixels(stream), deflated)
+    overlays = any(_is_in_pixels(dataset, tag) for tag in _OVERLAY_BITS)
+    return Parsed(dataset, _syntax(dataset), _find_pixels(stream), deflated, overlays)
+
+
+def _is_in_pixels(dataset: Dataset, overlay_bit: int) -> bool:
+    try:
+        return bool(dataset[overlay_bit].value)  # 0 is an overlay with data of its own
+    except KeyError:
+        return False
 
 
 def parse_elements(

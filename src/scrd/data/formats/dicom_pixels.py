@@ -17,19 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from scrd.data.formats.dicom_decoding import PALETTE, Format, decode_frame, read_format
+from scrd.data.formats.dicom_bits import float_padding, padding, stored_values
+from scrd.data.formats.dicom_decoding import (
+    PALETTE,
+    Format,
+    decode_frame,
+    is_in_words,
+    read_format,
+)
 from scrd.data.formats.dicom_elements import (
-    elements,
     group,
     is_empty,
-    is_little_endian,
     item,
     number,
-    numbers,
     text,
     whole,
 )
 from scrd.data.formats.dicom_file import opened
+from scrd.data.formats.dicom_tables import lut, through_palette
 from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import Refused
 
@@ -59,6 +64,27 @@ def unit(dataset: Dataset) -> str:
     return "HU" if is_scaled and kind in _HOUNSFIELD else "rescaled"
 
 
+def oddities(dataset: Dataset, photometric: str) -> tuple[str, ...]:
+    """What a header says about grey values that may not be true, a sentence each."""
+    found = []
+    inverted = photometric == "MONOCHROME1"
+    if unit(dataset) != "display":
+        if inverted and unit(dataset) != "HU":
+            found.append("MONOCHROME1: shown inverted, and read as measured")
+        return tuple(found)
+    shape = (text(dataset, "PresentationLUTShape") or "").upper()
+    if shape in ("IDENTITY", "INVERSE") and inverted != (shape == "INVERSE"):
+        found.append(f"{photometric} with a presentation LUT shape {shape}, which contradict")
+    place = _voi_place(dataset, 0)
+    listed = item(place, "VOILUTSequence")
+    if listed is not None and lut(listed, dataset, signed=True) is None:
+        found.append("a lookup table for display that is broken")
+    named = not (is_empty(place, "WindowCenter") and is_empty(place, "WindowWidth"))
+    if listed is None and named and _window_of(place) is None:
+        found.append("a display window that is incomplete, not a number, or without width")
+    return tuple(found)
+
+
 def read_pixels(
     path: str | os.PathLike[str], frame: int | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.float32] | NDArray[np.uint8]:
@@ -67,7 +93,8 @@ def read_pixels(
     - CT: modality LUT or rescale, no window: "HU". MR, PET, NM: likewise, "rescaled".
     - All other grey, and 8-bit Secondary Captures: modality LUT, then the first VOI LUT or window,
       else the whole range that the header allows; "display", 0 black to 255 white, with fractions.
-    - MONOCHROME1 is inverted, within the stored range for CT, MR, PET and NM.
+    - MONOCHROME1 inverts display values, and no measured ones.
+    - Floating-point pixels of CT, MR, PET and NM are read; what is no number counts as padding.
     - Padding (PS3.3 C.7.5.1.1.2) takes the darkest value of the pixels that are not padding.
     - Colour: red, green, blue; more than 8 bits lose their lowest ones.
 
@@ -90,14 +117,18 @@ def read_pixels(
     ):
         form = read_format(parsed, max_pixels)
         index = _frame_index(frame, form.frames)
-        stored, photometric = decode_frame(stream, parsed, form, index)
+        words, photometric = decode_frame(stream, parsed, form, index)
+        if form.is_float:
+            return _measured(words, parsed.dataset, index)
+        values = stored_values(words, form) if is_in_words(parsed) else words
         if form.photometric == PALETTE:
-            return _through_palette(stored, parsed.dataset)
+            return through_palette(values, parsed.dataset)
         if form.samples == 1:
-            return _grey(stored, parsed.dataset, form, index)
+            empty = padding(words, values, parsed.dataset, form)
+            return _grey(values, empty, parsed.dataset, form, index)
         if photometric != "RGB":
             raise Refused(f"colour that cannot be converted from {form.photometric}")
-        return _eight_bits(stored, form.stored)
+        return _eight_bits(values, form.stored)
 
 
 def _frame_index(frame: int | None, frames: int) -> int:
@@ -114,34 +145,22 @@ def _eight_bits(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(shifted.astype(np.uint8))
 
 
-def _through_palette(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.uint8]:
-    pixels = np.empty((*stored.shape, 3), np.uint8)
-    for channel, colour in enumerate(("Red", "Green", "Blue")):
-        table = _table(
-            dataset,
-            f"{colour}PaletteColorLookupTableDescriptor",
-            f"{colour}PaletteColorLookupTableData",
-            little=is_little_endian(dataset),
-            signed=stored.dtype.kind == "i",
-        )
-        if table is None:
-            raise Refused("a palette that is missing, segmented or broken")
-        colours = table.entries.astype(np.uint16) >> (table.bits - 8)
-        where = np.clip(stored.astype(np.int64) - table.first, 0, len(colours) - 1)
-        pixels[..., channel] = colours[where]
-    return pixels
-
-
-def _grey(stored: NDArray[Any], dataset: Dataset, form: Format, index: int) -> NDArray[np.float32]:
-    low, high = form.limits
+def _grey(
+    stored: NDArray[Any],
+    empty: NDArray[np.bool_] | None,
+    dataset: Dataset,
+    form: Format,
+    index: int,
+) -> NDArray[np.float32]:
+    rescale = _modality(dataset, index, form.limits)
+    show = None
+    if unit(dataset) == "display":
+        show = _voi(dataset, index, rescale.limits)
     inverted = form.photometric == "MONOCHROME1"
-    display = unit(dataset) == "display"
-    rescale = _modality(dataset, index, (low, high))
-    show = _voi(dataset, index, rescale.limits) if display else None
 
     def values(block: Array) -> Array:
         if show is None:
-            return rescale.of(low + high - block if inverted else block)
+            return rescale.of(block)
         shown = 255 * show(rescale.of(block))
         return 255 - shown if inverted else shown
 
@@ -149,33 +168,26 @@ def _grey(stored: NDArray[Any], dataset: Dataset, form: Format, index: int) -> N
     rows = max(1, _BLOCK // form.columns)
     for top in range(0, form.rows, rows):
         pixels[top : top + rows] = values(stored[top : top + rows].astype(np.float64))
-    padding = _padding(stored, dataset, form)
-    if padding is not None and padding.any() and not padding.all():
-        pixels[padding] = pixels.min(where=~padding, initial=np.inf)
+    return pixels if empty is None else _darkened(pixels, empty)
+
+
+def _measured(stored: NDArray[Any], dataset: Dataset, index: int) -> NDArray[np.float32]:
+    """Floating-point pixels in their unit; those of images for display have no known range."""
+    if unit(dataset) == "display":
+        raise Refused("floating-point pixel data of an image for display")
+    empty = float_padding(stored, dataset)
+    if empty.all():
+        raise Refused("floating-point pixel data without a number")
+    filled = np.where(empty, stored.min(where=~empty, initial=np.inf), stored).astype(np.float64)
+    ends = (float(filled.min()), float(filled.max()))
+    return _darkened(_modality(dataset, index, ends).of(filled).astype(np.float32), empty)
+
+
+def _darkened(pixels: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Give padding the darkest value of the rest."""
+    if empty.any() and not empty.all():
+        pixels[empty] = pixels.min(where=~empty, initial=np.inf)
     return pixels
-
-
-def _padding(stored: NDArray[Any], dataset: Dataset, form: Format) -> NDArray[np.bool_] | None:
-    first = _as_stored(whole(dataset, "PixelPaddingValue"), form)
-    if first is None:
-        return None
-    last = _as_stored(whole(dataset, "PixelPaddingRangeLimit"), form)
-    if last is None:
-        last = first
-    found: NDArray[np.bool_] = (stored >= min(first, last)) & (stored <= max(first, last))
-    return found
-
-
-def _as_stored(padding: int | None, form: Format) -> int | None:
-    """Read a value as signed or unsigned as the pixels are; many writers mix them up."""
-    if padding is None:
-        return None
-    if form.signed and padding >= 2 ** (form.allocated - 1):
-        padding -= 2**form.allocated
-    elif not form.signed and padding < 0:
-        padding += 2**form.allocated
-    kind = np.iinfo(f"{'i' if form.signed else 'u'}{max(1, form.allocated // 8)}")
-    return padding if kind.min <= padding <= kind.max else None
 
 
 @dataclass(frozen=True)
@@ -193,7 +205,7 @@ def _rescale(dataset: Dataset, frame: int) -> Dataset:
 def _modality(dataset: Dataset, frame: int, limits: tuple[float, float]) -> _Modality:
     """Modality LUT, or else rescale (PS3.3 C.11.1), and the range of what comes out."""
     if (place := item(dataset, "ModalityLUTSequence")) is not None:
-        table = _lut(place, dataset, signed=limits[0] < 0)
+        table = lut(place, dataset, signed=limits[0] < 0)
         if table is None:
             raise Refused("a modality lookup table that is broken")
         return _Modality(table.look_up, (0, 2.0**table.bits - 1))
@@ -214,22 +226,33 @@ def _factor(place: Dataset, keyword: str, default: float) -> float:
     return default if found is None else found
 
 
+def _voi_place(dataset: Dataset, frame: int) -> Dataset:
+    """Where window and VOI LUT of a frame stand."""
+    found = group(dataset, frame, "FrameVOILUTSequence")
+    return dataset if found is None else found
+
+
 def _voi(dataset: Dataset, frame: int, limits: tuple[float, float]) -> Callable[[Array], Array]:
     """The first VOI LUT or window (PS3.3 C.11.2) as a function to 0..1; else the whole range."""
     low, high = limits
-    place = group(dataset, frame, "FrameVOILUTSequence")
-    place = dataset if place is None else place
+    place = _voi_place(dataset, frame)
     listed = item(place, "VOILUTSequence")
-    table = None if listed is None else _lut(listed, dataset, signed=low < 0)
+    table = None if listed is None else lut(listed, dataset, signed=low < 0)
     if table is not None:
         return lambda values: table.look_up(values) / (2.0**table.bits - 1)
+    found = _window_of(place)
+    return _window(*(found or ((low + high) / 2, max(high - low, 1.0), "LINEAR_EXACT")))
+
+
+def _window_of(place: Dataset) -> tuple[float, float, str] | None:
+    """Centre, width and function of the first window; None where there is none that shows."""
     centre, width = number(place, "WindowCenter"), number(place, "WindowWidth")
     kind = (text(place, "VOILUTFunction") or "").upper()
     kind = kind if kind in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
     least = 1 if kind == "LINEAR" else np.finfo(np.float64).tiny
-    if centre is None or width is None or width < least:  # such a window shows nothing
-        centre, width, kind = (low + high) / 2, max(high - low, 1.0), "LINEAR_EXACT"
-    return _window(centre, width, kind)
+    if centre is None or width is None or width < least:
+        return None
+    return centre, width, kind
 
 
 def _window(centre: float, width: float, kind: str) -> Callable[[Array], Array]:
@@ -241,49 +264,3 @@ def _window(centre: float, width: float, kind: str) -> Callable[[Array], Array]:
             return lambda values: (values > centre - 0.5).astype(np.float64)
         centre, width = centre - 0.5, width - 1
     return lambda values: np.clip((values - centre) / width + 0.5, 0, 1)
-
-
-@dataclass(frozen=True)
-class _Table:
-    entries: NDArray[np.float64]
-    first: int
-    bits: int
-
-    def look_up(self, values: Array) -> Array:
-        where = np.clip(values - self.first, 0, len(self.entries) - 1)
-        found: Array = self.entries[np.rint(where).astype(np.int64)]
-        return found
-
-
-def _lut(place: Dataset, dataset: Dataset, *, signed: bool) -> _Table | None:
-    little = is_little_endian(dataset)
-    return _table(place, "LUTDescriptor", "LUTData", little=little, signed=signed)
-
-
-def _table(
-    place: Dataset, descriptor: str, data: str, *, little: bool, signed: bool
-) -> _Table | None:
-    """Read a lookup table (PS3.3 C.11.1.1); None where it is absent or broken.
-
-    Args:
-        place: Where it stands.
-        descriptor: Keyword of the number of entries, the first value mapped and the bits.
-        data: Keyword of the entries.
-        little: Whether the file is little-endian.
-        signed: Whether the values that are looked up may be negative.
-    """
-    found = numbers(place, descriptor, 3)
-    if found is None:
-        return None
-    count, first, bits = map(int, found)
-    count = count % 2**16 or 2**16
-    # writers and readers disagree whether the first value is signed
-    first = (first + 2**15) % 2**16 - 2**15 if signed else first % 2**16
-    content = elements(place, data)
-    if isinstance(content, bytes):
-        packed = len(content) < 2 * count
-        content = np.frombuffer(content, np.uint8 if packed else "<u2" if little else ">u2")
-    entries = np.array(content if content is not None else (), np.float64).ravel()[:count]
-    if len(entries) < count or not 8 <= bits <= 16:
-        return None
-    return _Table(np.clip(entries, 0, 2**bits - 1), first, bits)

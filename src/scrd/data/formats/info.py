@@ -28,6 +28,7 @@ class ImageInfo:
         plane: "axial", "coronal", "sagittal" or "oblique".
         spacing: Between rows and between columns, in mm.
         localizer: A planning image.
+        oddities: What the header says of its grey values that may not be true, a sentence each.
     """
 
     width: int
@@ -42,3 +43,4 @@ class ImageInfo:
     plane: str | None = None
     spacing: tuple[float, float] | None = None
     localizer: bool = False
+    oddities: tuple[str, ...] = ()
