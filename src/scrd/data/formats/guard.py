@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,5 +47,7 @@ def refusing(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise ImageError(path, "broken: sequences nested too deep") from None
     except EOFError:
         raise ImageError(path, f"truncated: the file ended while {what}") from None
+    except (zlib.error, gzip.BadGzipFile):
+        raise ImageError(path, "broken: its compressed content is damaged") from None
     except Exception as error:
         raise ImageError(path, f"broken: {type(error).__name__} while {what}") from None
