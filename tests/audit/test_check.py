@@ -242,3 +242,32 @@ def test_the_brain_set_still_holds_copies_across_its_split(shared_data):
     published |= {"near black": 0.692, "file size": 0.109}
     for number, value in published.items():
         assert figures[number] == pytest.approx(value, abs=0.002)
+
+
+def test_masks_and_boxes_that_say_nothing_clear_are_named(tmp_path):
+    lesion = np.zeros((128, 128), np.uint8)
+    lesion[30:60, 40:70] = 255
+    masks = {
+        "sound": lesion,
+        "empty": lesion * 0,
+        "inverted": 255 - lesion,
+        "labels": lesion // 255 + 2 * (np.arange(128) > 100),
+        "small": lesion[:64],
+    }
+    records = []
+    for k, (name, mask) in enumerate(masks.items()):
+        drawn(k).save(tmp_path / f"{name}-image.png")
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / f"{name}.png")
+        own = record(tmp_path / f"{name}-image.png", "test", 1)
+        records.append(replace(own, mask=tmp_path / f"{name}.png"))
+    records.append(replace(records[0], mask=None, boxes=((9.0, 9.0, 400.0, 20.0),)))
+    report = check_dataset(Manifest(tmp_path, tuple(records)))
+    assert [(m.file, m.used) for m in report.marks] == [
+        ("empty.png", False),
+        ("inverted.png", True),
+        ("labels.png", True),
+        ("small.png", False),
+        ("sound-image.png", True),
+    ]
+    assert "5 findings on masks and boxes: 2 of them" in " ".join(report.notes)
+    assert report.to_dict()["marks"][0]["name"] == "empty-image.png"

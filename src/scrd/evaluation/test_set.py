@@ -147,6 +147,7 @@ class Evaluation:
             from scores, :func:`level_metrics` for ``series`` and ``study``, and beside them
             ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``, ``pooling`` and
             ``settings``.
+        doubts: about masks and boxes that are used.
     """
 
     records: tuple[Record, ...]
@@ -154,6 +155,7 @@ class Evaluation:
     failures: tuple[ImageError, ...]
     failed: tuple[Record, ...]
     metrics: Mapping[str, Any]
+    doubts: tuple[ImageError, ...] = ()
 
 
 def evaluate(
@@ -211,12 +213,12 @@ def evaluate(
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
         **level_metrics(records, scored, calibration),
     }
-    localisation, unmarked = localise(
+    marks = localise(
         records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
     )
-    if localisation:
-        metrics["localisation"] = localisation
-    failures += unmarked
+    if marks.figures:
+        metrics["localisation"] = marks.figures
+    failures += marks.failures
     if metrics["n_normal"] and metrics["n_abnormal"]:
         metrics["confounds"] = _confounds(records)
     metrics["settings"] = {
@@ -226,7 +228,7 @@ def evaluate(
         "trained": dict(detector.provenance),
         "evaluated": {"device": str(detector.device), "versions": versions()},
     }
-    return Evaluation(records, scored, failures, failed, metrics)
+    return Evaluation(records, scored, failures, failed, metrics, marks.doubts)
 
 
 def level_metrics(

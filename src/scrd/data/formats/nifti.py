@@ -130,7 +130,8 @@ def write_like(
     """Write maps of all slices of a volume in that volume's own voxel order and affine.
 
     Of the source's header only the geometry and its units are taken: its free text may name a
-    patient. Where its sform and its qform contradict each other, only the sform is. The file is there whole or not at all.
+    patient. Where its sform and its qform contradict each other, only the sform is. The file is
+    there whole or not at all.
 
     Args:
         path: Ends in ``.nii`` or ``.nii.gz``.
