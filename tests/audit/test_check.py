@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, replace
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scrd.audit.check import check_dataset
 from scrd.audit.findings import print_report
 from scrd.data.manifest import Manifest, Record, read_manifest
+from synthetic_volumes import head, write_nifti
 
 PLANTS = {
     "jpeg": (lambda p: p, "nearly the same"),
@@ -271,3 +273,14 @@ def test_masks_and_boxes_that_say_nothing_clear_are_named(tmp_path):
     ]
     assert "5 findings on masks and boxes: 2 of them" in " ".join(report.notes)
     assert report.to_dict()["marks"][0]["name"] == "empty-image.png"
+
+
+def test_volumes_of_unclear_geometry_are_named_once(tmp_path):
+    for i in range(2):
+        write_nifti(tmp_path / f"{i}.nii.gz", head(i))
+    image = nibabel.load(tmp_path / "1.nii.gz")
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nibabel.save(nibabel.Nifti1Image(image.dataobj, None, image.header), tmp_path / "1.nii.gz")
+    report = check_dataset(read_manifest(tmp_path))
+    [note] = [note for note in report.notes if note.startswith("The series of")]
+    assert note.startswith("The series of 1.nii.gz#0: its header does not say how it lies")

@@ -298,8 +298,9 @@ def test_a_doubtful_mask_is_named_and_used(detector, tree, tmp_path):
     assert found.failures == ()
     assert found.metrics["localisation"]["n_images"] == 2
     write_evaluation(tmp_path / "out", detector, found)
-    table = (tmp_path / "out" / "warnings.csv").read_text()
-    assert "mask.png,the mask marks all of the image's border" in table
+    table = (tmp_path / "out" / "marks.csv").read_text()
+    assert table.splitlines()[0] == "path,reason,used"
+    assert "mask.png,the mask marks all of the image's border: is it inverted?,1" in table
     assert (
         "0 masks or boxes were left out, and 1 are doubtful"
         in (tmp_path / "out" / "report.html").read_text()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from scrd.data.marks import mark
 from scrd.data.reading import read_image, read_info
 from scrd.errors import ImageError
 
+_SERIES_SHOWN = 10
 _NOTEWORTHY = 0.2  # distance of an AUROC from 0.5
 
 
@@ -217,7 +219,10 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
         families=families,
         split_groups=split_groups,
         confounds=confounds,
-        notes=_notes(unreadable, marks, properties, families, split_groups, confounds),
+        notes=(
+            *_odd_series(manifest.records),
+            *_notes(unreadable, marks, properties, families, split_groups, confounds),
+        ),
     )
 
 
@@ -255,6 +260,19 @@ def _odd_marks(record: Record, size: tuple[int, int]) -> tuple[OddMark, ...]:
     except ImageError as error:
         odd, used = (error,), False
     return tuple(OddMark(record.name, e.path.name, e.reason, used) for e in odd)
+
+
+def _odd_series(records: Sequence[Record]) -> Iterator[str]:
+    """What speaks against the geometry of volumes and DICOM series, by their first file."""
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.series is not None and record.series.problems:
+            first.setdefault(record.series.uid, record)
+    for record in itertools.islice(first.values(), _SERIES_SHOWN):
+        assert record.series is not None
+        yield f"The series of {record.name}: {'; '.join(record.series.problems)}."
+    if len(first) > _SERIES_SHOWN:
+        yield f"{len(first) - _SERIES_SHOWN} more series like these."
 
 
 def _properties(records: Sequence[Record], images: Sequence[_Image]) -> tuple[Property, ...]:

@@ -37,9 +37,11 @@ def write_evaluation(
     names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
     unread = evaluation.failures[: len(evaluation.failed)]
     write_scores(folder / "scores.csv", names, [*evaluation.scored, *unread])
-    with Table(folder / "warnings.csv", ("path", "reason")) as warnings:
-        for error in (*evaluation.failures[len(evaluation.failed) :], *evaluation.doubts):
-            warnings.add(error.path, error.reason)
+    with Table(folder / "marks.csv", ("path", "reason", "used")) as marks:
+        for failure in evaluation.failures[len(evaluation.failed) :]:
+            marks.add(failure.path, failure.reason, 0)
+        for doubt in evaluation.doubts:
+            marks.add(doubt.path, doubt.reason, 1)
     scores = [s.score for s in evaluation.scored]
     labels = [r.label for r in evaluation.records]
     threshold = metrics["threshold"]
@@ -78,7 +80,7 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     if unused or evaluation.doubts:
         notes.append(
             f"{unused} masks or boxes were left out, and {len(evaluation.doubts)} are doubtful: "
-            "see warnings.csv."
+            "see marks.csv."
         )
     if evaluation.metrics["threshold"] is None:
         notes.append(
