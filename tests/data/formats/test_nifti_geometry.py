@@ -147,6 +147,8 @@ def test_headers_without_a_meaning_are_refused_in_words(
         ({"srow_y": sheared(15)[1]}, "apart"),  # the qform cannot be sheared
         ({"quatern_b": 2}, "no rotation; its sform is used"),
         ({"pixdim": pixdim(1, 1, 1), **ONLY_S}, "voxels of 1x1x5 mm, its pixdim of 1x1x1"),
+        ({"srow_z": [0, 0, 1, 0], "sform_code": 2}, "voxels of 1x1x1 mm, its pixdim of 1x1x5"),
+        ({"srow_z": [0, 0, 1, 0], "sform_code": 4}, "voxels of 1x1x1 mm, its pixdim of 1x1x5"),
         ({"srow_x": [1, 0.3, 0, 0], **ONLY_S}, "17 degrees off the right angle"),
         ({"srow_y": sheared(50)[1], "sform_code": 3, **ONLY_S}, "50 degrees off"),
         ({"xyzt_units": 1}, "is the unit wrong"),
@@ -169,9 +171,11 @@ def test_headers_with_two_meanings_are_named(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"srow_x": [0.98, 0, 0, -3], "srow_z": [0, 0, 4.9, 9], "sform_code": 4},  # to a template
+        {"srow_x": [0.8, 0, 0, -3], "srow_z": [0, 0, 6.2, 9], "sform_code": 4},  # to a template
+        {"srow_x": [1, 0.02, 0, -3], "sform_code": 2},  # to another scan
         {"srow_x": [1, 0, 0, 0.2]},
         {"srow_y": sheared(15)[1], **ONLY_S},  # a tilted gantry
+        {"srow_y": sheared(30)[1], **ONLY_S},
     ],
 )
 def test_sound_headers_are_not_doubted(tmp_path: Path, fields: dict[str, object]) -> None:

@@ -20,9 +20,10 @@ from scrd.data.formats.info import Refused
 
 _MILLIMETRES = {1: 1000.0, 3: 0.001}  # the codes of metre and micron
 _ROTATION = 1e-3  # by which a quaternion may be longer than 1: headers hold rounded numbers
-_SAME = 0.05  # of a side, in which the sform and the sides may differ
+_SAME = 0.05  # of a side, by which the sform may differ from the sides
+_FITTED = 0.5  # the same where it leads to a template that the head was stretched to
 _DISTINCT = 0.9  # cosine of the smallest angle between two voxel axes
-_SCANNER, _ALIGNED = 1, 2  # codes of geometries in which the sides are those of the scan
+_OF_THE_SCAN = (1, 2)  # codes of geometries that keep the sides
 
 Affine = NDArray[np.float64]
 
@@ -115,12 +116,14 @@ def _against_sform(
         if (orientations.io_orientation(sform) != orientations.io_orientation(qform)).any():
             return ["its sform and qform lay the voxels along different axes; the sform is used"]
         # of different codes they lead to different coordinates, and may differ
-        apart = farthest(sform, qform, shape)
-        if code == int(header["qform_code"]) and apart > sides.min() / 2:
-            return [f"its sform and qform are up to {apart:.1f} mm apart; the sform is used"]
-    elif code in (_SCANNER, _ALIGNED) and np.isfinite(sides).all() and sides.min() > 0:
+        off = farthest(sform, qform, shape)
+        if code == int(header["qform_code"]) and off > sides.min() / 2:
+            return [f"its sform and qform are up to {off:.1f} mm apart; the sform is used"]
+    if np.isfinite(sides).all() and sides.min() > 0:
         own = np.linalg.norm(sform[:3, :3], axis=0)
-        if np.abs(own / sides - 1).max() > _SAME:
+        apart = 1 / np.linalg.norm(np.linalg.inv(sform[:3, :3]), axis=1)  # across, where sheared
+        spare = 1 + (_SAME if code in _OF_THE_SCAN else _FITTED)
+        if (sides > own * spare).any() or (sides < apart / spare).any():
             return [
                 f"its sform makes voxels of {_lengths(own)} mm, its pixdim of {_lengths(sides)}; "
                 "the sform is used"
