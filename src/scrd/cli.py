@@ -77,8 +77,8 @@ def check(
 ) -> None:
     """Read every file; name unreadable, odd and duplicate ones, leaks and confounds.
 
-    Exit code 1 when something of the training split is in the test split, or a file cannot be
-    read.
+    Exit code 1 when something of the training split is in the test split, a file cannot be read,
+    or a mask or box cannot be used.
     """
     from scrd.audit.check import check_dataset
     from scrd.audit.findings import print_report
@@ -91,7 +91,7 @@ def check(
     path = (out_folder or Path()) / "check.json"
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
     out.print(f"everything is in {path}")
-    if report.has_leak or report.unreadable:
+    if report.has_leak or report.unreadable or not all(mark.used for mark in report.marks):
         raise typer.Exit(SKIPPED)
 
 
@@ -132,6 +132,8 @@ def evaluate(
     write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
+    for doubt in evaluation.doubts:
+        err.print(f"doubtful: {doubt}", markup=False, highlight=False, soft_wrap=True)
     report_skipped(evaluation.failures)
 
 

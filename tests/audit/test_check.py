@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, replace
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scrd.audit.check import check_dataset
 from scrd.audit.findings import print_report
 from scrd.data.manifest import Manifest, Record, read_manifest
+from synthetic_volumes import head, write_nifti
 
 PLANTS = {
     "jpeg": (lambda p: p, "nearly the same"),
@@ -242,3 +244,43 @@ def test_the_brain_set_still_holds_copies_across_its_split(shared_data):
     published |= {"near black": 0.692, "file size": 0.109}
     for number, value in published.items():
         assert figures[number] == pytest.approx(value, abs=0.002)
+
+
+def test_masks_and_boxes_that_say_nothing_clear_are_named(tmp_path):
+    lesion = np.zeros((128, 128), np.uint8)
+    lesion[30:60, 40:70] = 255
+    masks = {
+        "sound": lesion,
+        "empty": lesion * 0,
+        "inverted": 255 - lesion,
+        "labels": lesion // 255 + 2 * (np.arange(128) > 100),
+        "small": lesion[:64],
+    }
+    records = []
+    for k, (name, mask) in enumerate(masks.items()):
+        drawn(k).save(tmp_path / f"{name}-image.png")
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / f"{name}.png")
+        own = record(tmp_path / f"{name}-image.png", "test", 1)
+        records.append(replace(own, mask=tmp_path / f"{name}.png"))
+    records.append(replace(records[0], mask=None, boxes=((9.0, 9.0, 400.0, 20.0),)))
+    report = check_dataset(Manifest(tmp_path, tuple(records)))
+    assert [(m.file, m.used) for m in report.marks] == [
+        ("empty.png", False),
+        ("inverted.png", True),
+        ("labels.png", True),
+        ("small.png", False),
+        ("sound-image.png", True),
+    ]
+    assert "5 findings on masks and boxes: 2 of them" in " ".join(report.notes)
+    assert report.to_dict()["marks"][0]["name"] == "empty-image.png"
+
+
+def test_volumes_of_unclear_geometry_are_named_once(tmp_path):
+    for i in range(2):
+        write_nifti(tmp_path / f"{i}.nii.gz", head(i))
+    image = nibabel.load(tmp_path / "1.nii.gz")
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nibabel.save(nibabel.Nifti1Image(image.dataobj, None, image.header), tmp_path / "1.nii.gz")
+    report = check_dataset(read_manifest(tmp_path))
+    [note] = [note for note in report.notes if note.startswith("The series of")]
+    assert note.startswith("The series of 1.nii.gz#0: its header does not say how it lies")

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from scrd.data.manifest import ManifestError, read_manifest
 from scrd.data.reading import read_image
 from scrd.detector import Detector
 from scrd.scoring.calibration import threshold_at
+from synthetic_volumes import SLICES, head, write_nifti
 
 
 def quiet(_):
@@ -281,3 +283,13 @@ def test_a_detector_is_measured_like_a_baseline(suite_file, data):
     assert line["metrics"]["auroc"] == pytest.approx(expected["auroc"], abs=1e-5)
     boxes = detector.evaluate(data / "brain-tumor-boxes").metrics["localisation"]
     assert line["localisation"] == pytest.approx(boxes, abs=1e-4)
+
+
+def test_slices_of_volumes_are_measured_like_any_image(runs, tmp_path):
+    for i in range(12):
+        write_nifti(tmp_path / "heads" / "train" / "normal" / f"{i}.nii.gz", head(i))
+    write_nifti(tmp_path / "heads" / "test" / "normal" / "0.nii.gz", head(20))
+    write_nifti(tmp_path / "heads" / "test" / "lesion" / "0.nii.gz", head(21, lesion=True))
+    material = read_material(tmp_path / "heads", replace(runs[0].config, window="auto"))
+    assert len(material.test.stack.index) == 2 * SLICES
+    assert material.test.stack.failures == ()

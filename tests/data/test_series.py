@@ -23,6 +23,7 @@ def header(number, position, *, orientation=AXIAL, name=None, **changes):
         "instance_number": number,
         "orientations": (orientation,),
         "positions": (position,),
+        "tilt": None,
         "info": info,
     }
     return SimpleNamespace(**(values | changes))
@@ -60,6 +61,53 @@ def test_oblique_and_tilted_slices():
     np.testing.assert_allclose(series.affine @ [0, 0, 2, 1], [*(6 * (normal + shear)), 1])
     np.testing.assert_allclose(series.affine[:3, 0], 0.25 * np.array(OBLIQUE[:3]))
     np.testing.assert_allclose(series.affine[:3, 1], 0.5 * np.array(OBLIQUE[3:]))
+
+
+@pytest.mark.parametrize(
+    ("shear", "tilts", "doubted"),
+    [
+        (15, (15.0,), False),
+        (15, (-15.3,), False),  # the sign is the maker's
+        (15, (None,), False),
+        (0, (0.0,), False),
+        (0, (None,), False),
+        (0, (0.4, 0.0), False),
+        (15, (0.0,), True),
+        (0, (15.0,), True),
+        (15, (15.0, 30.0), True),
+    ],
+)
+def test_a_tilt_that_the_positions_do_not_show_is_doubted(shear, tilts, doubted):
+    turn = np.deg2rad(shear)
+    tilted = (1.0, 0.0, 0.0, 0.0, np.cos(turn), np.sin(turn))
+    headers = [
+        header(i, (0.0, 0.0, 5.0 * i), orientation=tilted, tilt=tilts[i % len(tilts)])
+        for i in range(4)
+    ]
+    [series] = assemble(headers)
+    # the table moves along z, whatever the header says of the gantry
+    np.testing.assert_allclose(series.affine[:3, 2], [0, 0, 5])
+    assert [p.startswith("two geometries") for p in series.problems] == [True] * doubted
+
+
+def test_slices_that_do_not_lie_one_behind_the_other_have_no_affine():
+    headers = [header(i, (3.0 * (i == 2), 0.0, 5.0 * i)) for i in range(5)]
+    [series] = assemble(headers)
+    assert series.problems == ("its slices are shifted against each other, by up to 3.0 mm",)
+    assert series.affine is None
+
+
+def test_what_keeps_a_series_from_being_a_volume_is_named():
+    def spaced(number, spacing):
+        info = ImageInfo(64, 48, 1, 16, "DICOM", spacing=spacing)
+        return header(number, (0.0, 0.0, 2.0 * number), info=info)
+
+    [series] = assemble([spaced(0, (1, 1)), spaced(1, (1, 1)), spaced(2, (2, 2))])
+    assert (series.affine, series.problems) == (None, ("images of 2 pixel spacings",))
+    [series] = assemble([spaced(0, None), spaced(1, None)])
+    assert "no pixel spacing" in series.problems[0]
+    [series] = assemble([header(i, (0.0, 0.0, i), orientation=None) for i in range(2)])
+    assert "half of where they lie" in series.problems[0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from scrd.data.marks import mark
 from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate, evaluate_scores
+from scrd.report.run import write_evaluation
 
 
 def record(label, kind="normal", group=None, **attributes):
@@ -280,6 +281,32 @@ def test_a_mask_that_cannot_be_used_is_named_and_its_image_scored(detector, tree
     assert found.metrics["localisation"]["n_images"] == 1
 
 
+def test_an_empty_mask_of_an_abnormal_image_is_named(detector, tree, tmp_path):
+    found = evaluate(detector, masked(tree, tmp_path, Image.new("L", (72, 64), 0)))
+    (failure,) = found.failures
+    assert "mask.png: the mask marks nothing" in str(failure)
+    assert found.doubts == ()
+
+
+def test_a_doubtful_mask_is_named_and_used(detector, tree, tmp_path):
+    inverted = np.full((64, 72), 255, np.uint8)
+    inverted[SPOT] = 0
+    found = evaluate(detector, masked(tree, tmp_path, Image.fromarray(inverted)))
+    (doubt,) = found.doubts
+    assert doubt.path.name == "mask.png"
+    assert "inverted" in doubt.reason
+    assert found.failures == ()
+    assert found.metrics["localisation"]["n_images"] == 2
+    write_evaluation(tmp_path / "out", detector, found)
+    table = (tmp_path / "out" / "marks.csv").read_text()
+    assert table.splitlines()[0] == "path,reason,used"
+    assert "mask.png,the mask marks all of the image's border: is it inverted?,1" in table
+    assert (
+        "0 masks or boxes were left out, and 1 are doubtful"
+        in (tmp_path / "out" / "report.html").read_text()
+    )
+
+
 def test_a_box_outside_its_image_is_named_and_its_image_scored(detector, tree, tmp_path):
     rows = [f"{tree}/test/normal/{i}.png,0,normal,test" for i in range(3)]
     rows += [f"{tree}/test/lesion/{i}.png,1,lesion,test" for i in range(2)]
@@ -316,5 +343,5 @@ def test_marks_join_mask_and_boxes(tmp_path):
     )
     expected = np.zeros((20, 30), bool)
     expected[2:4, 5:9] = expected[10:12, 20:23] = True
-    np.testing.assert_array_equal(mark(both, (20, 30)), expected)
-    assert not mark(record(0), (20, 30)).any()
+    np.testing.assert_array_equal(mark(both, (20, 30)).pixels, expected)
+    assert not mark(record(0), (20, 30)).pixels.any()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,9 +23,11 @@ from scrd.audit.duplicates import (
     thumbnail,
 )
 from scrd.data.manifest import Manifest, Record
+from scrd.data.marks import mark
 from scrd.data.reading import read_image, read_info
 from scrd.errors import ImageError
 
+_SERIES_SHOWN = 10
 _NOTEWORTHY = 0.2  # distance of an AUROC from 0.5
 
 
@@ -35,6 +38,23 @@ class Unreadable:
     name: str
     reason: str
     missing: bool
+
+
+@dataclass(frozen=True)
+class OddMark:
+    """A mask or a box that does not say clearly where the lesion is.
+
+    Attributes:
+        name: Of the image that it belongs to.
+        file: Name of the mask; of the image for a box.
+        reason: What is odd.
+        used: Whether `scrd eval` measures with it all the same.
+    """
+
+    name: str
+    file: str
+    reason: str
+    used: bool
 
 
 @dataclass(frozen=True)
@@ -112,6 +132,7 @@ class CheckReport:
         root: The data set's folder.
         images: How many the manifest lists.
         unreadable: Files that are missing or cannot be read.
+        marks: Masks and boxes that are odd or cannot be used.
         properties: Formats, sizes, colour modes and bit depths.
         families: Sets of copies, exact and near, within and across splits.
         split_groups: Groups or patients in both splits.
@@ -122,6 +143,7 @@ class CheckReport:
     root: str
     images: int
     unreadable: tuple[Unreadable, ...]
+    marks: tuple[OddMark, ...]
     properties: tuple[Property, ...]
     families: tuple[Family, ...]
     split_groups: tuple[SplitGroup, ...]
@@ -152,6 +174,7 @@ class _Image:
     properties: dict[str, str]
     small: NDArray[np.float32]
     scalars: dict[str, float]
+    marks: tuple[OddMark, ...]
 
 
 def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckReport:
@@ -184,15 +207,22 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
         [record.split for record in records],
     )
     properties = _properties(records, images)
+    # all slices of a volume may have the same to say about one mask
+    found = {(m.file, m.reason): m for image in reversed(images) for m in image.marks}
+    marks = tuple(reversed(found.values()))
     return CheckReport(
         root=str(manifest.root),
         images=len(manifest.records),
         unreadable=tuple(unreadable),
+        marks=marks,
         properties=properties,
         families=families,
         split_groups=split_groups,
         confounds=confounds,
-        notes=_notes(unreadable, properties, families, split_groups, confounds),
+        notes=(
+            *_odd_series(manifest.records),
+            *_notes(unreadable, marks, properties, families, split_groups, confounds),
+        ),
     )
 
 
@@ -218,7 +248,31 @@ def _read(record: Record) -> _Image | Unreadable:
         },
         small=thumbnail(luminance(pixels)) / np.float32(full_scale(pixels)),
         scalars=scalars(pixels, len(content)),
+        marks=_odd_marks(record, (pixels.shape[0], pixels.shape[1])),
     )
+
+
+def _odd_marks(record: Record, size: tuple[int, int]) -> tuple[OddMark, ...]:
+    if record.mask is None and not record.boxes:
+        return ()
+    try:
+        odd, used = mark(record, size).doubts, True
+    except ImageError as error:
+        odd, used = (error,), False
+    return tuple(OddMark(record.name, e.path.name, e.reason, used) for e in odd)
+
+
+def _odd_series(records: Sequence[Record]) -> Iterator[str]:
+    """What speaks against the geometry of volumes and DICOM series, by their first file."""
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.series is not None and record.series.problems:
+            first.setdefault(record.series.uid, record)
+    for record in itertools.islice(first.values(), _SERIES_SHOWN):
+        assert record.series is not None
+        yield f"The series of {record.name}: {'; '.join(record.series.problems)}."
+    if len(first) > _SERIES_SHOWN:
+        yield f"{len(first) - _SERIES_SHOWN} more series like these."
 
 
 def _properties(records: Sequence[Record], images: Sequence[_Image]) -> tuple[Property, ...]:
@@ -294,6 +348,7 @@ def _split_groups(records: Sequence[Record]) -> tuple[SplitGroup, ...]:
 
 def _notes(
     unreadable: Sequence[Unreadable],
+    marks: Sequence[OddMark],
     properties: Sequence[Property],
     families: Sequence[Family],
     split_groups: Sequence[SplitGroup],
@@ -303,6 +358,12 @@ def _notes(
     if unreadable:
         missing = sum(file.missing for file in unreadable)
         notes.append(f"{len(unreadable)} files cannot be read, {missing} of them missing.")
+    if marks:
+        unused = sum(not mark.used for mark in marks)
+        notes.append(
+            f"{len(marks)} findings on masks and boxes: {unused} of them are on some that cannot "
+            "be used."
+        )
     leaking = [family for family in families if family.is_leak]
     if leaking:
         test = sum(len(family.test) for family in leaking)

@@ -33,6 +33,11 @@ def print_report(report: CheckReport, console: Console) -> None:
         ("file", "reason"),
         [(file.name, file.reason) for file in report.unreadable],
     )
+    show(
+        "Masks and boxes",
+        ("image", "file", "what is odd", "used"),
+        [(m.name, m.file, m.reason, "yes" if m.used else "no") for m in report.marks],
+    )
     copies = ("files", "what was done to the first", "correlation", "copies in all")
     leaking = [family for family in report.families if family.is_leak]
     within = [f for f in report.families if not f.is_leak and not f.one_group]

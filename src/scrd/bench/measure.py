@@ -81,7 +81,7 @@ def read_material(folder: Path, config: Config) -> Material:
 
 
 def _read(records: Sequence[Record], preprocessing: Preprocessing, limit: int) -> Labelled:
-    stack = load_images([r.path for r in records], preprocessing, memory_limit=limit)
+    stack = load_images([r.source for r in records], preprocessing, memory_limit=limit)
     if not stack.index:
         raise stack.failures[0]
     return Labelled(tuple(records[i] for i in stack.index), stack)
@@ -208,12 +208,13 @@ def _localisation(
     maps = trained.answers(stack, with_maps=True).maps
     if maps is None:
         return {}
-    found, _ = localise(
+    found = localise(
         records,
         stack.source_sizes,
         lambda i: map_to_source(maps[i].numpy(), stack.source_sizes[i], preprocessing),
     )
-    return found
+    left_out = {"n_left_out": len(found.failures)}
+    return found.figures | left_out if found.figures and found.failures else found.figures
 
 
 def _rounded(value: Any) -> Any:

@@ -140,7 +140,7 @@ def read_info(source: AnySource, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         if file_format == "NIfTI":
             from scrd.data.formats.nifti import read_nifti_info
 
-            return read_nifti_info(source.path).info
+            return read_nifti_info(source.path, max_pixels=max_pixels).info
         _only_frame(source)
         return inspect(stream, file_format, max_pixels)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _PARALLEL = 1e-3  # largest difference of direction cosines of parallel images
 _SAME_PLACE = 0.01  # mm
 _EVEN = 0.05  # of the usual distance between slices
+_STRAIGHT = 0.5  # mm, of positions beside the line from the first to the last
+_TILT = 1.0  # degrees
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _nifti_series(path: Path) -> Series:
 
     found = read_nifti_info(path)
     places = tuple((path, index) for index in range(found.slices))
-    return Series(str(path), str(path), None, places, found.affine, format="NIfTI")
+    return Series(str(path), str(path), None, places, found.affine, found.problems, "NIfTI")
 
 
 def _study(header: DicomHeader) -> str:
@@ -167,6 +169,13 @@ def _series(
             affine = np.eye(4)
             affine[:3, :3] = steps * [spacing[1], spacing[0], 1]
             affine[:3, 3] = images[0].position
+            problems += _tilted(affine, {h.tilt for h in distinct})
+        elif steps is not None and len(sizes) == 1:
+            problems.append(
+                f"images of {len(spacings)} pixel spacings"
+                if len(spacings) > 1
+                else "its images have a place, but no pixel spacing"
+            )
     return Series(
         uid,
         study,
@@ -188,7 +197,10 @@ def _geometric(
     """
     placed = [image for image in images if image.orientation and image.position]
     if len(placed) < len(images):
-        return images, None, ["some images have no position"] if placed else []
+        if placed:
+            return images, None, ["some images have no position"]
+        half = any(image.orientation or image.position for image in images)
+        return images, None, ["its images say only half of where they lie"] if half else []
     cosines = np.array([image.orientation for image in images], dtype=np.float64)
     if np.abs(cosines - cosines[0]).max() > _PARALLEL:
         rounded = {tuple(c) for c in cosines.round(2).tolist()}
@@ -204,7 +216,26 @@ def _geometric(
     if problems:
         return images, None, problems
     step = (positions[-1] - positions[0]) / (len(images) - 1)
+    beside = positions - positions[0] - np.arange(len(images))[:, None] * step
+    beside -= (beside @ normal)[:, None] * normal
+    off = np.linalg.norm(beside, axis=1).max()
+    if off > _STRAIGHT:
+        return images, None, [f"its slices are shifted against each other, by up to {off:.1f} mm"]
     return images, np.stack([along, down, step], axis=1), []
+
+
+def _tilted(affine: NDArray[np.float64], told: set[float | None]) -> list[str]:
+    """Whether the gantry's tilt that the headers tell is the shear of their positions."""
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    across, step = normal / np.linalg.norm(normal), affine[:3, 2]
+    shear = np.rad2deg(np.arccos(min(1.0, abs(step @ across) / np.linalg.norm(step))))
+    if all(tilt is None or abs(abs(tilt) - shear) <= _TILT for tilt in told):
+        return []
+    tilts = " and ".join(f"{t:.3g}" for t in sorted({abs(t) for t in told if t is not None}))
+    return [
+        f"two geometries: its headers tell a gantry tilt of {tilts} degrees, the positions of its "
+        f"slices one of {shear:.0f}; the positions are used"
+    ]
 
 
 def _odd_gaps(heights: NDArray[np.float64], gaps: NDArray[np.float64]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,25 @@ from scrd.errors import ImageError
 from scrd.metrics.pixels import localisation_metrics, pointing_hit
 
 
+class Localisation(NamedTuple):
+    """What masks and boxes say about maps.
+
+    Attributes:
+        figures: For ``metrics.json``; empty without a marked image.
+        failures: The masks or boxes that cannot be used; their images take no part.
+        doubts: Of those that are used.
+    """
+
+    figures: dict[str, float | int]
+    failures: tuple[ImageError, ...]
+    doubts: tuple[ImageError, ...]
+
+
 def localise(
     records: Sequence[Record],
     sizes: Sequence[tuple[int, int]],
     source_map: Callable[[int], NDArray[np.float32]],
-) -> tuple[dict[str, float | int], tuple[ImageError, ...]]:
+) -> Localisation:
     """Localisation on the images whose lesions are known; normals count as free of lesions.
 
     Two baselines stand beside the pointing game: the brightest place of the image, and its
@@ -34,17 +48,21 @@ def localise(
             for repeatedly, so that one map at a time is in memory.
 
     Returns:
-        The figures, none without a marked image; and the masks or boxes that cannot be used.
+        The figures, and what became of the masks and boxes.
     """
-    chosen, marked, failures = [], [], []
+    chosen: list[int] = []
+    marked: list[int] = []
+    failures: list[ImageError] = []
+    doubts: list[ImageError] = []
     bright = centre = 0
     for i, (record, size) in enumerate(zip(records, sizes, strict=True)):
         if record.mask is not None or record.boxes:
             try:
-                mask = mark(record, size)
+                mask, unclear = mark(record, size)
             except ImageError as e:
                 failures.append(e)
                 continue
+            doubts += unclear
             if mask.any():
                 marked.append(i)
                 grey = luminance(read_image(record.source))
@@ -54,14 +72,19 @@ def localise(
             continue
         chosen.append(i)
     if not marked:
-        return {}, tuple(failures)
+        return Localisation({}, _distinct(failures), _distinct(doubts))
     measured = localisation_metrics(
         _Lazy(lambda n: source_map(chosen[n]), len(chosen)),
-        _Lazy(lambda n: mark(records[chosen[n]], sizes[chosen[n]]), len(chosen)),
+        _Lazy(lambda n: mark(records[chosen[n]], sizes[chosen[n]]).pixels, len(chosen)),
     )
     measured["brightest_place_hit_rate"] = bright / len(marked)
     measured["centre_hit_rate"] = centre / len(marked)
-    return measured, tuple(failures)
+    return Localisation(measured, _distinct(failures), _distinct(doubts))
+
+
+def _distinct(errors: Sequence[ImageError]) -> tuple[ImageError, ...]:
+    """One of each: all slices of a volume may have the same to say about one mask."""
+    return tuple({(e.path, e.reason): e for e in errors}.values())
 
 
 class _Lazy(Sequence[Any]):

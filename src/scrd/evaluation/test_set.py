@@ -145,6 +145,7 @@ class Evaluation:
             from scores, :func:`level_metrics` for ``series`` and ``study``, and beside them
             ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``, ``pooling`` and
             ``settings``.
+        doubts: about masks and boxes that are used.
     """
 
     records: tuple[Record, ...]
@@ -152,6 +153,7 @@ class Evaluation:
     failures: tuple[ImageError, ...]
     failed: tuple[Record, ...]
     metrics: Mapping[str, Any]
+    doubts: tuple[ImageError, ...] = ()
 
 
 def evaluate(
@@ -209,12 +211,12 @@ def evaluate(
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
         **level_metrics(records, scored, calibration),
     }
-    localisation, unmarked = localise(
+    marks = localise(
         records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
     )
-    if localisation:
-        metrics["localisation"] = localisation
-    failures += unmarked
+    if marks.figures:
+        metrics["localisation"] = marks.figures
+    failures += marks.failures
     if metrics["n_normal"] and metrics["n_abnormal"]:
         metrics["confounds"] = _confounds(records)
     metrics["settings"] = {
@@ -222,7 +224,7 @@ def evaluate(
         "data_fingerprint": manifest.fingerprint,
         **detector.settings,
     }
-    return Evaluation(records, scored, failures, failed, metrics)
+    return Evaluation(records, scored, failures, failed, metrics, marks.doubts)
 
 
 def level_metrics(

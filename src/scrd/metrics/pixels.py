@@ -46,7 +46,7 @@ class PixelTally:
 
 
 def tally_pixels(maps: Sequence[Array], masks: Sequence[Array]) -> PixelTally:
-    """Count pixels by score; what the three pixel metrics are computed from.
+    """Count pixels by score; what all figures but the pointing game are computed from.
 
     Args:
         maps: anomaly maps, each (H, W) float. Read twice and one at a time, so a sequence that
@@ -81,19 +81,7 @@ def tally_pixels(maps: Sequence[Array], masks: Sequence[Array]) -> PixelTally:
     return PixelTally(abnormal[::-1], normal[::-1], overlap[::-1], regions)
 
 
-def pixel_auroc(maps: Sequence[Array], masks: Sequence[Array]) -> float:
-    """AUROC over the pixels of all images; arguments and errors as `tally_pixels`."""
-    tally = tally_pixels(maps, masks)
-    return float(auroc_from_counts(tally.abnormal, tally.normal))
-
-
-def pixel_average_precision(maps: Sequence[Array], masks: Sequence[Array]) -> float:
-    """Average precision over the pixels of all images; arguments and errors as `tally_pixels`."""
-    tally = tally_pixels(maps, masks)
-    return float(average_precision_from_counts(tally.abnormal, tally.normal))
-
-
-def aupro(maps: Sequence[Array], masks: Sequence[Array], fpr_limit: float = 0.3) -> float:
+def aupro(tally: PixelTally, fpr_limit: float = 0.3) -> float:
     """Area under the per-region overlap curve (Bergmann et al., IJCV 2021, section 5.2).
 
     At each threshold the overlap is the share of a region's pixels at or above it, averaged over
@@ -102,17 +90,24 @@ def aupro(maps: Sequence[Array], masks: Sequence[Array], fpr_limit: float = 0.3)
     between thresholds, and divided by ``fpr_limit``.
 
     Args:
-        maps: as `tally_pixels`.
-        masks: as `tally_pixels`.
+        tally: of all images.
         fpr_limit: upper end of the integral, in (0, 1].
 
     Returns:
         A value in [0, 1]; chance is ``fpr_limit / 2``.
 
     Raises:
-        ValueError: as `tally_pixels`; ``fpr_limit`` outside (0, 1].
+        ValueError: ``fpr_limit`` outside (0, 1].
     """
-    return _aupro(tally_pixels(maps, masks), fpr_limit)
+    if not 0 < fpr_limit <= 1:
+        raise ValueError(f"fpr_limit lies in (0, 1], not {fpr_limit}")
+    fpr = np.concatenate([[0.0], np.cumsum(tally.normal) / tally.normal.sum()])
+    overlap = np.concatenate([[0.0], np.cumsum(tally.overlap) / tally.regions])
+    # the last point at or below the limit, then the curve where it crosses the limit
+    below = int(np.searchsorted(fpr, fpr_limit, side="right"))
+    at_limit = np.interp(fpr_limit, fpr[below - 1 : below + 1], overlap[below - 1 : below + 1])
+    x, y = np.r_[fpr[:below], fpr_limit], np.r_[overlap[:below], at_limit]
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / fpr_limit)
 
 
 def pointing_hit(anomaly_map: Array, mask: Array) -> bool:
@@ -157,23 +152,11 @@ def localisation_metrics(maps: Sequence[Array], masks: Sequence[Array]) -> dict[
     return {
         "pixel_auroc": float(auroc_from_counts(tally.abnormal, tally.normal)),
         "pixel_ap": float(average_precision_from_counts(tally.abnormal, tally.normal)),
-        "aupro": _aupro(tally, 0.3),
+        "aupro": aupro(tally),
         "pointing_hit_rate": float(np.mean(hits)),
         "n_images": len(hits),
         "n_regions": tally.regions,
     }
-
-
-def _aupro(tally: PixelTally, fpr_limit: float) -> float:
-    if not 0 < fpr_limit <= 1:
-        raise ValueError(f"fpr_limit lies in (0, 1], not {fpr_limit}")
-    fpr = np.concatenate([[0.0], np.cumsum(tally.normal) / tally.normal.sum()])
-    overlap = np.concatenate([[0.0], np.cumsum(tally.overlap) / tally.regions])
-    # the last point at or below the limit, then the curve where it crosses the limit
-    below = int(np.searchsorted(fpr, fpr_limit, side="right"))
-    at_limit = np.interp(fpr_limit, fpr[below - 1 : below + 1], overlap[below - 1 : below + 1])
-    x, y = np.r_[fpr[:below], fpr_limit], np.r_[overlap[:below], at_limit]
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / fpr_limit)
 
 
 def _edges(

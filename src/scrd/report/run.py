@@ -20,6 +20,7 @@ from scrd.report.figures import (
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
 from scrd.report.outputs import draw, write_scores
+from scrd.report.tables import Table
 from scrd.system.files import write_atomically
 
 _GALLERY_CASES = 6
@@ -36,6 +37,11 @@ def write_evaluation(
     names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
     unread = evaluation.failures[: len(evaluation.failed)]
     write_scores(folder / "scores.csv", names, [*evaluation.scored, *unread])
+    with Table(folder / "marks.csv", ("path", "reason", "used")) as marks:
+        for failure in evaluation.failures[len(evaluation.failed) :]:
+            marks.add(failure.path, failure.reason, 0)
+        for doubt in evaluation.doubts:
+            marks.add(doubt.path, doubt.reason, 1)
     scores = [s.score for s in evaluation.scored]
     labels = [r.label for r in evaluation.records]
     threshold = metrics["threshold"]
@@ -70,6 +76,12 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     notes = []
     if evaluation.failed:
         notes.append(f"{len(evaluation.failed)} test images could not be read: see errors.csv.")
+    unused = len(evaluation.failures) - len(evaluation.failed)
+    if unused or evaluation.doubts:
+        notes.append(
+            f"{unused} masks or boxes were left out, and {len(evaluation.doubts)} are doubtful: "
+            "see marks.csv."
+        )
     if evaluation.metrics["threshold"] is None:
         notes.append(
             "There were too few calibration normals for the chosen false-alarm rate: nothing is "

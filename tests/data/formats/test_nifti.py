@@ -123,14 +123,14 @@ def test_a_written_map_keeps_both_forms_and_drops_free_text(tmp_path: Path) -> N
     source, written = tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"
     image = nib.Nifti1Image(VOLUME[..., None], None)
     image.set_qform(np.diag([2, 2, 2, 1]), code="scanner")
-    image.set_sform(np.diag([-1, 1, 4, 1]), code="mni")
+    image.set_sform(np.diag([2, 2, 2.5, 1]), code="mni")
     image.header["descrip"] = b"Doe^Jane"
     image.to_filename(source)
     maps = np.full(read_nifti_info(source).slices, np.nan, np.float32)[:, None, None]
     write_like(written, source, np.broadcast_to(maps, (7, 6, 5)))
     header = nib.load(written).header
     np.testing.assert_allclose(header.get_qform(), np.diag([2, 2, 2, 1]), atol=1e-6)
-    np.testing.assert_array_equal(header.get_sform(), np.diag([-1, 1, 4, 1]))
+    np.testing.assert_array_equal(header.get_sform(), np.diag([2, 2, 2.5, 1]))
     assert (header["qform_code"], header["sform_code"]) == (1, 4)
     assert b"Doe" not in gzip.decompress(written.read_bytes())
     assert np.isnan(nib.load(written).get_fdata()).all()

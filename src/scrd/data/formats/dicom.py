@@ -58,6 +58,7 @@ class DicomHeader:
         positions: One a frame: centre of the first pixel in mm, (3,), patient coordinates.
         keys: One a frame: acquisition, echo (number or ms), time point and b-value, None where
             unknown. Frames at one place whose keys differ are no duplicates.
+        tilt: Of the gantry, in degrees; the sign is the maker's.
     """
 
     path: Path
@@ -73,6 +74,7 @@ class DicomHeader:
     orientations: tuple[Vector | None, ...]
     positions: tuple[Vector | None, ...]
     keys: tuple[tuple[float | None, ...], ...]
+    tilt: float | None
     _info: ImageInfo | None = field(repr=False)
     _no_image: str | None = field(repr=False)
 
@@ -162,6 +164,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
             tuple(_orientation(dataset, frame) for frame in range(frames)),
             tuple(_position(dataset, frame, frames) for frame in range(frames)),
             tuple(_key(dataset, frame) for frame in range(frames)),
+            number(dataset, "GantryDetectorTilt"),
             info,
             parsed.no_image,
         )

@@ -48,6 +48,7 @@ _KEYWORDS = (
     *("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "FrameOfReferenceUID"),
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
+    "GantryDetectorTilt",
     *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,7 +20,7 @@ def refusing(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Turn whatever goes wrong inside the block into an `ImageError`.
 
     The libraries' own messages quote values of the header, which may be a patient's name or date
-    of birth; so only the type of an unforeseen exception is told.
+    of birth; so of an unforeseen exception nothing is told but when it came.
 
     Args:
         path: The file.
@@ -45,5 +47,7 @@ def refusing(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         raise ImageError(path, "broken: sequences nested too deep") from None
     except EOFError:
         raise ImageError(path, f"truncated: the file ended while {what}") from None
-    except Exception as error:
-        raise ImageError(path, f"broken: {type(error).__name__} while {what}") from None
+    except (zlib.error, gzip.BadGzipFile):
+        raise ImageError(path, "broken: its compressed content is damaged") from None
+    except Exception:
+        raise ImageError(path, f"broken: found to contradict its format while {what}") from None

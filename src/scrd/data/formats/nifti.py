@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import ImageInfo, Refused
+from scrd.data.formats.nifti_geometry import farthest, mend_qform
 from scrd.data.formats.nifti_header import (
     GZIP,
     LONGEST_HEAD,
@@ -29,8 +30,10 @@ from scrd.data.formats.nifti_header import (
     Header,
     check_size,
     cut_of,
+    dtype_of,
     kind_of,
     read_head,
+    scaling_of,
     shape_of,
     unpacked,
 )
@@ -48,11 +51,13 @@ class NiftiInfo:
         info: Of each of them.
         affine: (4, 4) float64, takes (column, row, slice, 1) to patient coordinates in mm, x to
             the left, y to the back, z to the head (DICOM, LPS).
+        problems: What in the header contradicts itself, a sentence each.
     """
 
     slices: int
     info: ImageInfo
     affine: NDArray[np.float64]
+    problems: tuple[str, ...]
 
 
 def is_nifti(stream: BinaryIO) -> bool:
@@ -71,8 +76,9 @@ def is_nifti(stream: BinaryIO) -> bool:
 def read_nifti_info(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NiftiInfo:
     """Read size, plane and place of a volume; no voxel is read.
 
-    Slices stand on the axis whose voxel side is more than 20 % longer than the others, else on the
-    one that is nearest to head and feet.
+    Slices stand on the axis with the fewest voxels, where these are few: one, or less than 16 and
+    no more than a quarter of those along the others. Else on the axis whose voxel side is more
+    than 20 % longer than the others, else on the one that is nearest to head and feet.
 
     Raises:
         ImageError: The header cannot be read, or announces a volume that cannot be.
@@ -124,7 +130,8 @@ def write_like(
     """Write maps of all slices of a volume in that volume's own voxel order and affine.
 
     Of the source's header only the geometry and its units are taken: its free text may name a
-    patient. The file is there whole or not at all.
+    patient. Where its sform and its qform contradict each other, only the sform is. The file is
+    there whole or not at all.
 
     Args:
         path: Ends in ``.nii`` or ``.nii.gz``.
@@ -147,6 +154,7 @@ def write_like(
         geometry[field] = header[field]
     for field in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
         geometry[field] = header[field]
+    mend_qform(geometry, cut.problems)
     geometry["xyzt_units"] = header["xyzt_units"] % 8  # of space; there is no time
     _write(Path(path), orientations.apply_orientation(maps, cut.back), geometry)
 
@@ -164,8 +172,12 @@ def write_volume(
     header = nib.Nifti1Header()
     header.set_data_shape(maps.shape[::-1])
     header.set_xyzt_units("mm")
+    # the qform cannot be sheared, as the slices of a tilted gantry are: it would be another place
     header.set_qform(LPS @ affine, code="scanner")
     header.set_sform(LPS @ affine, code="scanner")
+    apart = farthest(header.get_qform(), LPS @ affine, header.get_data_shape())
+    if apart > 0.01 * np.linalg.norm(affine[:3, :3], axis=0).min():
+        header["qform_code"] = 0  # it cannot hold the shear of a tilted gantry
     _write(Path(path), maps.transpose(2, 1, 0), header)
 
 
@@ -176,13 +188,13 @@ def _info(header: Header, cut: Cut) -> NiftiInfo:
         width,
         height,
         1,
-        8 * header.get_data_dtype().itemsize,
+        8 * dtype_of(header).itemsize,
         "NIfTI",
         "NIfTI",
         plane=plane_of(np.cross(cut.affine[:3, 0], cut.affine[:3, 1])),
         spacing=(float(rows), float(columns)),
     )
-    return NiftiInfo(slices, info, cut.affine)
+    return NiftiInfo(slices, info, cut.affine, cut.problems)
 
 
 class _Volumes:
@@ -225,9 +237,8 @@ _VOLUMES = _Volumes(2)
 
 def _voxels(stream: BinaryIO, header: Header) -> NDArray[np.float32]:
     """Read the voxels behind a header, scaled and finite, in the axes of the file."""
-    shape, dtype = shape_of(header), header.get_data_dtype()
-    slope, intercept = header.get_slope_inter()
-    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
+    shape, dtype = shape_of(header), dtype_of(header)
+    slope, intercept = scaling_of(header)
     skipped = max(int(header["vox_offset"]), header.sizeof_hdr + 4) - header.sizeof_hdr
     if len(stream.read(skipped)) < skipped:
         raise EOFError
@@ -240,6 +251,10 @@ def _voxels(stream: BinaryIO, header: Header) -> NDArray[np.float32]:
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.frombuffer(content, dtype).astype(np.float64) * slope + intercept
             voxels[start : start + count] = values
+    # to the end, where gzip compares its checksum
+    slice_bytes = shape[0] * shape[1] * dtype.itemsize
+    if len(stream.read(slice_bytes)) == slice_bytes:
+        raise Refused("more voxels in the file than its header says")
     _make_finite(voxels)
     return voxels.reshape(shape, order="F")
 
