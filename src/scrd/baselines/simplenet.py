@@ -26,7 +26,7 @@ SLOPE = 0.2
 """Slope of the discriminator's leaky ReLU (the paper's implementation details)."""
 
 ADAPTOR_RATE, DISCRIMINATOR_RATE, WEIGHT_DECAY = 1e-4, 2e-4, 1e-5
-"""Learning rates of Adam (the paper's implementation details)."""
+"""Learning rates and weight decay of Adam (the paper's implementation details)."""
 
 _CACHE_LIMIT = 4 * 2**30  # bytes of patch features of the training set kept on the CPU
 
