@@ -123,7 +123,7 @@ def test_errors_name_the_file_the_line_and_the_cause(
 def test_other_sources_that_are_no_data_set(tmp_path: Path) -> None:
     touch(tmp_path, "tree/train/ill/1.png", "loose/test/1.png", "image.png")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "binary.csv").write_bytes(b"\xfe\x81\x00")
     for name, reason in {
         "nowhere": "no such file or folder",
         "nowhere.csv": "no such file or folder",

@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scrd.data.reading import find_images, read_image, read_info
+from scrd.data.finding import find_images
+from scrd.data.reading import read_image, read_info
 from scrd.errors import ImageError
 
 Png16 = Callable[..., bytes]

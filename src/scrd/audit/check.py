@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from scrd.audit.duplicates import (
 )
 from scrd.data.manifest import Manifest, Record
 from scrd.data.reading import read_image, read_info
+from scrd.data.tables import some
 from scrd.errors import ImageError
 
 _NOTEWORTHY = 0.2  # distance of an AUROC from 0.5
@@ -116,6 +117,7 @@ class CheckReport:
         families: Sets of copies, exact and near, within and across splits.
         split_groups: Groups or patients in both splits.
         confounds: What plain numbers say about class and split.
+        understood: How the manifest or folder was understood, and what of it was not.
         notes: The findings that matter, in words.
     """
 
@@ -126,6 +128,7 @@ class CheckReport:
     families: tuple[Family, ...]
     split_groups: tuple[SplitGroup, ...]
     confounds: tuple[Confound, ...]
+    understood: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -192,7 +195,11 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
         families=families,
         split_groups=split_groups,
         confounds=confounds,
-        notes=_notes(unreadable, properties, families, split_groups, confounds),
+        understood=(manifest.counts, *manifest.notes),
+        notes=(
+            *_outside(records, images),
+            *_notes(unreadable, properties, families, split_groups, confounds),
+        ),
     )
 
 
@@ -219,6 +226,17 @@ def _read(record: Record) -> _Image | Unreadable:
         small=thumbnail(luminance(pixels)) / np.float32(full_scale(pixels)),
         scalars=scalars(pixels, len(content)),
     )
+
+
+def _outside(records: Sequence[Record], images: Sequence[_Image]) -> Iterator[str]:
+    """Boxes that reach over the right or lower edge; the manifest tells of the other two."""
+    names = []
+    for record, image in zip(records, images, strict=True):
+        width, height = image.scalars["width"], image.scalars["height"]
+        if any(box[2] > width or box[3] > height for box in record.boxes):
+            names.append(record.name)
+    if names:
+        yield f"Boxes of {len(names)} images reach over their edge: {some(names)}."
 
 
 def _properties(records: Sequence[Record], images: Sequence[_Image]) -> tuple[Property, ...]:
