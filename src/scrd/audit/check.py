@@ -198,6 +198,7 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
         understood=(manifest.counts, *manifest.notes),
         notes=(
             *_outside(records, images),
+            *_odd_masks(records, images),
             *_notes(unreadable, properties, families, split_groups, confounds),
         ),
     )
@@ -229,14 +230,29 @@ def _read(record: Record) -> _Image | Unreadable:
 
 
 def _outside(records: Sequence[Record], images: Sequence[_Image]) -> Iterator[str]:
-    """Boxes that reach over the right or lower edge; the manifest tells of the other two."""
-    names = []
-    for record, image in zip(records, images, strict=True):
-        width, height = image.scalars["width"], image.scalars["height"]
-        if any(box[2] > width or box[3] > height for box in record.boxes):
-            names.append(record.name)
+    names = [
+        record.name
+        for record, image in zip(records, images, strict=True)
+        if record.boxes_leave(int(image.scalars["width"]), int(image.scalars["height"]))
+    ]
     if names:
-        yield f"Boxes of {len(names)} images reach over their edge: {some(names)}."
+        yield f"Boxes of {len(names)} images reach over the image's edge: {some(names)}."
+
+
+def _odd_masks(records: Sequence[Record], images: Sequence[_Image]) -> Iterator[str]:
+    odd = []
+    for record, image in zip(records, images, strict=True):
+        if record.mask is None:
+            continue
+        try:
+            info = read_info(record.mask)
+        except ImageError as error:
+            odd.append(f"{record.name}: {error.path.name}, {error.reason}")
+            continue
+        if f"{info.width}x{info.height}" != image.properties["size"]:
+            odd.append(f"{record.name}: {info.width}x{info.height}")
+    if odd:
+        yield f"{len(odd)} masks cannot be read or have another size than their image: {some(odd)}."
 
 
 def _properties(records: Sequence[Record], images: Sequence[_Image]) -> tuple[Property, ...]:

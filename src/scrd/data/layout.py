@@ -118,7 +118,7 @@ def _tree(
     unused = {name: n for name, n in counts.items() if name not in used}
     if unused:
         what = _told({name or "no folder": n for name, n in unused.items()})
-        notes.append(f"not used, because in neither {' nor '.join(used)}: {what}")
+        notes.append(f"not used, because not below {' or '.join(used)}: {what}")
     return records, notes
 
 

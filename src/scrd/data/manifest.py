@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scrd.data.finding import PICTURE_SUFFIXES, in_words, look_through
 from scrd.data.layout import read_folder
+from scrd.data.names import is_abnormal, is_normal
 from scrd.data.reading import file_format
 from scrd.data.record import Box, ManifestError, Record
 from scrd.data.series import list_sources
@@ -121,7 +122,7 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
     notes: list[str] = []
     if source.is_dir():
         root = source
-        table = _table_of(source)
+        table = _file_called("split.csv", source)
         if table is not None:
             source, records = table, list(read_table(table))
         else:
@@ -135,9 +136,15 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
         root, records = source.parent, list(read_table(source))
     else:
         raise ManifestError(source, "neither a folder nor a .csv file")
-    records, told = add_boxes(root / "boxes.csv", records)
-    records, empty = _one_an_image(records)
-    notes += [*told, *empty, *_patients(records)]
+    boxes = _file_called("boxes.csv", root)
+    if boxes is not None:
+        records, told = add_boxes(boxes, records)
+        notes += told
+    records, told = _one_an_image(records)
+    notes += [*told, *_labels(records), *_patients(records)]
+    slices = sum(bool(r.boxes) and r.frame is not None for r in records)
+    if slices:
+        notes.append(f"boxes of volumes mark each of their slices, {slices} in all")
     if not records:
         raise ManifestError(source, "; ".join(["no images", *notes]))
     if for_training and not any(r.split == "train" and r.label == 0 for r in records):
@@ -147,16 +154,30 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
     return Manifest(root, tuple(records), tuple(notes))
 
 
-def _table_of(folder: Path) -> Path | None:
-    tables = sorted(path for path in folder.iterdir() if path.name.lower() == "split.csv")
-    if len(tables) > 1:
-        raise ManifestError(folder, f"{' and '.join(path.name for path in tables)}: keep one")
-    return tables[0] if tables else None
+def _file_called(name: str, folder: Path) -> Path | None:
+    """The file of that name, in whatever capitals."""
+    found = sorted(path for path in folder.iterdir() if path.name.lower() == name)
+    if len(found) > 1:
+        raise ManifestError(folder, f"{' and '.join(path.name for path in found)}: keep one")
+    return found[0] if found else None
 
 
 def _shown(kinds: Counter[str]) -> str:
     shown = [f"{n} {kind}" for kind, n in kinds.most_common(12)]
     return ", ".join(shown) + (f" and {len(kinds) - 12} more classes" if len(kinds) > 12 else "")
+
+
+def _labels(records: Sequence[Record]) -> Iterator[str]:
+    """Doubts about the labels that a table gives to classes."""
+    labels: dict[str, Counter[int]] = {}
+    for record in records:
+        labels.setdefault(record.kind, Counter())[record.label] += 1
+    for kind, counts in labels.items():
+        if len(counts) > 1:
+            yield f"class {kind!r} has both labels: {counts[0]} images 0, {counts[1]} images 1"
+        elif (1 in counts and is_normal(kind)) or (0 in counts and is_abnormal(kind)):
+            label = next(iter(counts))
+            yield f"class {kind!r} has label {label} ({('normal', 'abnormal')[label]})"
 
 
 def _patients(records: Sequence[Record]) -> Iterator[str]:

@@ -10,6 +10,8 @@ from scrd.data.names import holds_masks, is_mask_name, split_of, without_mask_na
 from scrd.data.record import Record
 from scrd.data.tables import some
 
+_IMAGES = ("image", "images", "img", "imgs")  # beside "mask", "masks", ...
+
 
 def set_aside(images: Iterable[File]) -> tuple[list[File], list[File]]:
     """Tell images from masks, by the names of files and of the folders above them."""
@@ -79,6 +81,6 @@ def _key(file: File) -> tuple[str, ...]:
     folders = [
         folder.casefold()
         for folder in file.parts[:-1]
-        if split_of(folder) is None and not holds_masks(folder)
+        if split_of(folder) is None and not holds_masks(folder) and folder.lower() not in _IMAGES
     ]
     return (*folders, without_mask_name(_stem(file.parts[-1])))

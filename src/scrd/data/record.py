@@ -64,6 +64,13 @@ class Record:
     frame: int | None = None
     series: Series | None = field(default=None, compare=False, repr=False)
 
+    def boxes_leave(self, width: int, height: int) -> bool:
+        """Whether a box reaches over the edges of an image of that size by more than a pixel."""
+        return any(
+            min(x_min, y_min) < -1 or x_max > width + 1 or y_max > height + 1
+            for x_min, y_min, x_max, y_max in self.boxes
+        )
+
     @property
     def source(self) -> Source:
         """What to read."""

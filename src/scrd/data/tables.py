@@ -49,7 +49,7 @@ def add_boxes(table: Path, records: Sequence[Record]) -> tuple[list[Record], lis
     suffix.
 
     Args:
-        table: With columns `path`, `x_min`, `y_min`, `x_max` and `y_max`; need not exist.
+        table: With columns `path`, `x_min`, `y_min`, `x_max` and `y_max`.
         records: The images.
 
     Returns:
@@ -58,8 +58,6 @@ def add_boxes(table: Path, records: Sequence[Record]) -> tuple[list[Record], lis
     Raises:
         ManifestError: A box is empty or no number; with the line.
     """
-    if not table.is_file():
-        return list(records), []
     exact = {os.path.normpath(record.path): k for k, record in enumerate(records)}
     alike: dict[str, list[int]] = {}
     for path, k in exact.items():
@@ -83,7 +81,7 @@ def add_boxes(table: Path, records: Sequence[Record]) -> tuple[list[Record], lis
             k = candidates[0]
             otherwise[row["path"]] = records[k].name
         boxes.setdefault(k, []).append(box)
-    notes = []
+    notes = [] if boxes or lost else [f"{table.name}: no row"]
     if otherwise:
         shown = some([f"{name!r} as {image!r}" for name, image in otherwise.items()])
         notes.append(f"{table.name}: {len(otherwise)} paths were understood otherwise: {shown}")
@@ -94,9 +92,6 @@ def add_boxes(table: Path, records: Sequence[Record]) -> tuple[list[Record], lis
     normal = [records[k].name for k in boxes if records[k].label == 0]
     if normal:
         notes.append(f"{table.name}: boxes on {len(normal)} images labelled normal: {some(normal)}")
-    outside = [records[k].name for k, found in boxes.items() if any(min(b) < 0 for b in found)]
-    if outside:
-        notes.append(f"{table.name}: boxes that leave their image: {some(outside)}")
     return [
         replace(record, boxes=tuple(boxes[k])) if k in boxes else record
         for k, record in enumerate(records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ from scrd.scoring.scorer import Scored
 from scrd.scoring.verdicts import judge
 from scrd.system.devices import versions
 
+_LOG = logging.getLogger(__name__)
 _MOST_STRATA = 6
 
 
@@ -218,6 +220,10 @@ def evaluate(
     localisation, unmarked = localise(
         records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
     )
+    for record, result in pairs:
+        height, width = result.source_size
+        if record.boxes_leave(width, height):
+            _LOG.warning("%s: a box reaches over the image's edge and is cut off", record.name)
     if localisation:
         metrics["localisation"] = localisation
     failures += unmarked
