@@ -2,17 +2,21 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
+from pydicom.uid import RLELossless
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from scrd.audit.check import check_dataset
 from scrd.audit.findings import print_report
 from scrd.data.manifest import Manifest, Record, read_manifest
+from synthetic_volumes import head, write_dicom
 
 PLANTS = {
     "jpeg": (lambda p: p, "nearly the same"),
@@ -242,3 +246,56 @@ def test_the_brain_set_still_holds_copies_across_its_split(shared_data):
     published |= {"near black": 0.692, "file size": 0.109}
     for number, value in published.items():
         assert figures[number] == pytest.approx(value, abs=0.002)
+
+
+def test_dicom_copies_in_both_splits_are_leaks(tmp_path):
+    train, test = tmp_path / "train" / "normal", tmp_path / "test" / "normal"
+    write_dicom(train, head(0), 0)
+    write_dicom(test, head(1), 1)
+    shutil.copy(train / "002", test / "byte-equal")
+    shutil.copy(test / "003", test / "within")
+    other = pydicom.dcmread(train / "004")
+    other.PatientID, other.SOPInstanceUID = "somebody else", "1.2.3.77"
+    other.SeriesInstanceUID = "1.2.3.78"
+    other.save_as(test / "relabelled")
+    squeezed = pydicom.dcmread(train / "005")
+    squeezed.compress(RLELossless, generate_instance_uid=False)
+    squeezed.save_as(test / "squeezed")
+    manifest = read_manifest(tmp_path)
+    assert manifest.counts == "train: 8 normal (8 normal); test: 12 normal (12 normal)"
+    found = crossing(check_dataset(manifest))
+    assert found["train/normal/002"]["test/normal/byte-equal"] == "same file"
+    assert found["train/normal/004"]["test/normal/relabelled"] == "same pixels"
+    assert found["train/normal/005"]["test/normal/squeezed"] == "same pixels"
+    groups = {record.name: record.group for record in manifest.records}
+    assert groups["test/normal/byte-equal"] == groups["train/normal/002"]
+    assert groups["test/normal/relabelled"] != groups["train/normal/004"]
+
+
+def test_boxes_and_masks_that_do_not_fit_are_told(heads, tmp_path):
+    Image.new("L", (5, 5)).save(tmp_path / "small.png")
+    Image.new("L", (128, 128)).save(tmp_path / "right.png")
+    changes = [
+        {"boxes": ((100.0, 1.0, 128.5, 9.0),)},
+        {"boxes": ((100.0, 1.0, 140.0, 9.0),)},
+        {"boxes": ((-5.0, 1.0, 9.0, 9.0),)},
+        {"mask": tmp_path / "small.png"},
+        {"mask": tmp_path / "none.png"},
+        {"mask": tmp_path / "right.png"},
+    ]
+    records = [replace(r, **c) for r, c in zip(heads.records, changes, strict=False)]
+    notes = check_dataset(Manifest(tmp_path, tuple(records))).notes
+    assert "Boxes of 2 images reach over the image's edge: head1.png, head2.png." in notes
+    [masks] = [note for note in notes if "masks" in note]
+    assert masks.startswith("2 masks")
+    assert "head3.png: 5x5" in masks and "head4.png: none.png, no such file" in masks
+
+
+def test_what_the_manifest_left_out_is_in_the_report(tmp_path):
+    for folder in ("train/normal", "val/normal"):
+        (tmp_path / folder).mkdir(parents=True)
+        drawn(len(folder)).save(tmp_path / folder / "0.png")
+    (tmp_path / "archive.zip").touch()
+    understood = " | ".join(check_dataset(read_manifest(tmp_path)).understood)
+    for word in ("train: 1 normal (1 normal)", "val (1 images)", "1 .zip"):
+        assert word in understood

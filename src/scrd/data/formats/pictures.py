@@ -65,7 +65,7 @@ def picture_format(head: bytes) -> str | None:
         return "WebP"
     for signature, found in SIGNATURES.items():
         # of PNM two letters alone would take in any text that begins with them
-        if head.startswith(signature) and (found != "PNM" or head[2:3].isspace()):
+        if head.startswith(signature) and (found != "PNM" or re.match(rb"P\d\s+[\d#]", head)):
             return found
     return None
 
