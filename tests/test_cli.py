@@ -93,6 +93,7 @@ def test_check_of_sound_data(tree, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "check.json").read_text())
     assert report["images"] == 41
+    assert "train: 30 normal (30 normal); test: 6 normal" in result.stdout
     assert not report["has_leak"]
 
 
@@ -289,6 +290,7 @@ def test_eval_writes_metrics_scores_and_report(model, tree, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert (metrics["n_normal"], metrics["n_abnormal"]) == (6, 5)
     assert f"AUROC {metrics['auroc']:.3f}" in result.stdout
+    assert "train: 30 normal (30 normal); test: 6 normal" in result.stdout
     assert len(rows(tmp_path / "scores.csv")) == 12
     page = (tmp_path / "report.html").read_text()
     assert "data:image/svg" in page and "data:image/jpeg" in page

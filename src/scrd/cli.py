@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_skipped
+from scrd.commands.common import BatchSize, Data, Device, Model, Out, print_counts, report_skipped
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
@@ -86,7 +86,9 @@ def check(
     from scrd.system.files import write_atomically
 
     with refusing():
-        report = check_dataset(read_manifest(data))
+        manifest = read_manifest(data)
+        print_counts(manifest)
+        report = check_dataset(manifest)
     print_report(report, out)
     path = (out_folder or Path()) / "check.json"
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
@@ -123,12 +125,15 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score the test split against its labels: metrics, scores, figures, report."""
+    from scrd.data.manifest import read_manifest
     from scrd.detector import Detector
     from scrd.report.run import write_evaluation
 
     with refusing():
         detector = Detector.load(model, device=device)
-        evaluation = detector.evaluate(data, batch_size=batch_size, progress=True)
+        manifest = read_manifest(data)
+        print_counts(manifest)
+        evaluation = detector.evaluate(manifest, batch_size=batch_size, progress=True)
     write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")

@@ -40,6 +40,7 @@ from scrd.training.log import LogEntry
 from scrd.training.prepare import Prepared
 
 if TYPE_CHECKING:
+    from scrd.data.manifest import Manifest
     from scrd.evaluation.test_set import Evaluation
 
 
@@ -87,7 +88,7 @@ class Detector(Scorer):
     @classmethod
     def fit(
         cls,
-        data: str | Path | Prepared,
+        data: str | Path | Manifest | Prepared,
         config: Config | None = None,
         *,
         work: str | Path | None = None,
@@ -103,8 +104,8 @@ class Detector(Scorer):
         calibrates. Neither the test split nor a label is looked at.
 
         Args:
-            data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`; or what
-                :func:`scrd.training.prepare.prepare` made of it.
+            data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`, or what it
+                gave; or what :func:`scrd.training.prepare.prepare` made of it.
             config: settings; the default is the paper's budget.
             work: folder for checkpoints, made if needed. None keeps no checkpoints.
             resume: go on from the checkpoint in ``work``, if there is one. The result is the
@@ -150,7 +151,7 @@ class Detector(Scorer):
         return Inferred(found.maps.numpy(), statistics, found.scale_weights.numpy())
 
     def evaluate(
-        self, data: str | Path, *, batch_size: int = 16, progress: bool = False
+        self, data: str | Path | Manifest, *, batch_size: int = 16, progress: bool = False
     ) -> Evaluation:
         """Score the test split of a data set against its labels.
 

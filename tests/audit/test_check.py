@@ -2,19 +2,22 @@
 
 import json
 import os
+import shutil
 from dataclasses import asdict, replace
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
+from pydicom.uid import RLELossless
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from scrd.audit.check import check_dataset
 from scrd.audit.findings import print_report
 from scrd.data.manifest import Manifest, Record, read_manifest
-from synthetic_volumes import head, write_nifti
+from synthetic_volumes import head, write_dicom, write_nifti
 
 PLANTS = {
     "jpeg": (lambda p: p, "nearly the same"),
@@ -284,3 +287,37 @@ def test_volumes_of_unclear_geometry_are_named_once(tmp_path):
     report = check_dataset(read_manifest(tmp_path))
     [note] = [note for note in report.notes if note.startswith("The series of")]
     assert note.startswith("The series of 1.nii.gz#0: its header does not say how it lies")
+
+
+def test_dicom_copies_in_both_splits_are_leaks(tmp_path):
+    train, test = tmp_path / "train" / "normal", tmp_path / "test" / "normal"
+    write_dicom(train, head(0), 0)
+    write_dicom(test, head(1), 1)
+    shutil.copy(train / "002", test / "byte-equal")
+    shutil.copy(test / "003", test / "within")
+    other = pydicom.dcmread(train / "004")
+    other.PatientID, other.SOPInstanceUID = "somebody else", "1.2.3.77"
+    other.SeriesInstanceUID = "1.2.3.78"
+    other.save_as(test / "relabelled")
+    squeezed = pydicom.dcmread(train / "005")
+    squeezed.compress(RLELossless, generate_instance_uid=False)
+    squeezed.save_as(test / "squeezed")
+    manifest = read_manifest(tmp_path)
+    assert manifest.counts == "train: 8 normal (8 normal); test: 12 normal (12 normal)"
+    found = crossing(check_dataset(manifest))
+    assert found["train/normal/002"]["test/normal/byte-equal"] == "same file"
+    assert found["train/normal/004"]["test/normal/relabelled"] == "same pixels"
+    assert found["train/normal/005"]["test/normal/squeezed"] == "same pixels"
+    groups = {record.name: record.group for record in manifest.records}
+    assert groups["test/normal/byte-equal"] == groups["train/normal/002"]
+    assert groups["test/normal/relabelled"] != groups["train/normal/004"]
+
+
+def test_what_the_manifest_left_out_is_in_the_report(tmp_path):
+    for folder in ("train/normal", "val/normal"):
+        (tmp_path / folder).mkdir(parents=True)
+        drawn(len(folder)).save(tmp_path / folder / "0.png")
+    (tmp_path / "archive.zip").touch()
+    understood = " | ".join(check_dataset(read_manifest(tmp_path)).understood)
+    for word in ("train: 1 normal (1 normal)", "val (1 images)", "1 .zip"):
+        assert word in understood

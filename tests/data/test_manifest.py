@@ -1,16 +1,25 @@
 from pathlib import Path
 
+import pydicom
 import pytest
 from PIL import Image
 
 from scrd.data.manifest import ManifestError, read_manifest
 from scrd.data.reading import read_image
+from synthetic_volumes import head, write_dicom, write_nifti
 
 
 def touch(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x" * len(name))
+
+
+def change(path: Path, **elements: str | None) -> None:
+    dataset = pydicom.dcmread(path)
+    for name, value in elements.items():
+        setattr(dataset, name, value) if value is not None else delattr(dataset, name)
+    dataset.save_as(path)
 
 
 def table(root: Path, text: str, name: str = "split.csv") -> Path:
@@ -123,7 +132,7 @@ def test_errors_name_the_file_the_line_and_the_cause(
 def test_other_sources_that_are_no_data_set(tmp_path: Path) -> None:
     touch(tmp_path, "tree/train/ill/1.png", "loose/test/1.png", "image.png")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    (tmp_path / "binary.csv").write_bytes(b"\xfe\x81\x00")
     for name, reason in {
         "nowhere": "no such file or folder",
         "nowhere.csv": "no such file or folder",
@@ -177,3 +186,47 @@ def test_every_file_of_the_real_data_sets_is_found(shared_data: Path) -> None:
         for record in manifest.records[:: max(1, len(manifest.records) // 20)]:
             with Image.open(record.path) as image:
                 assert read_image(record.path).shape[:2] == image.size[::-1]
+
+
+def test_one_patient_for_all_and_missing_patients_are_told(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write_dicom(tmp_path / str(number), head(number), number)
+    assert read_manifest(tmp_path).notes == ()
+    for path in (tmp_path / "2").iterdir():
+        change(path, PatientID="ID1")
+    [note] = read_manifest(tmp_path).notes
+    assert "all 16 DICOM images, of 2 studies, carry one Patient ID" in note
+    assert "ID1" not in note
+    for path in (tmp_path / "2").iterdir():
+        change(path, PatientID="")
+    assert read_manifest(tmp_path).notes == (
+        "8 of 16 DICOM images name no patient: their studies count as patients of their own",
+    )
+    rows = [f"{n}/{i:03d},0,n,train,p{n}\n" for n in (1, 2) for i in range(8)]
+    table(tmp_path, "path,label,class,split,patient\n" + "".join(rows))
+    assert read_manifest(tmp_path).notes == ()
+
+
+def test_dicom_files_without_an_image_are_counted(tmp_path: Path) -> None:
+    write_dicom(tmp_path, head(1), 1)
+    change(tmp_path / "003", PixelData=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33")
+    manifest = read_manifest(tmp_path)
+    assert len(manifest.records) == 7
+    assert manifest.notes == ("1 DICOM files hold no image and are left out",)
+
+
+def test_labels_that_contradict_their_class_are_told(tmp_path: Path) -> None:
+    rows = ["a.png,1,normal,test", "b.png,0,tumour,test", "c.png,0,x,test", "d.png,1,x,test"]
+    table(tmp_path, HEADER + "\n".join(rows) + "\n")
+    assert read_manifest(tmp_path).notes == (
+        "class 'normal' has label 1 (abnormal)",
+        "class 'tumour' has label 0 (normal)",
+        "class 'x' has both labels: 1 images 0, 1 images 1",
+    )
+
+
+def test_boxes_of_volumes_are_told(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "v.nii.gz", head(1))
+    table(tmp_path, HEADER + "v.nii.gz,1,ill,test\n")
+    table(tmp_path, "path,x_min,y_min,x_max,y_max\nv.nii.gz,1,1,3,3\n", "boxes.csv")
+    assert "mark each of their slices, 8 in all" in read_manifest(tmp_path).notes[0]

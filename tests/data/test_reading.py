@@ -11,7 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from scrd.data.reading import find_images, read_image, read_info
+from scrd.data.finding import find_images
+from scrd.data.reading import read_image, read_info
 from scrd.errors import ImageError
 
 Png16 = Callable[..., bytes]
@@ -296,23 +297,69 @@ def test_image_error_survives_pickling() -> None:
     assert (error.path, error.reason) == (Path("a/b.png"), "broken")
 
 
-def test_find_images(tmp_path: Path) -> None:
-    for name in (
-        "b/2.PNG",
-        "b/1.jpeg",
-        "a.tif",
-        "._a.tif",
-        ".hidden/x.png",
-        "notes.txt",
-        "c.png.md",
-    ):
-        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / name).touch()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "y.bmp").touch()
-    (tmp_path / "data" / "link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "data" / "b" / "loop").symlink_to(tmp_path / "data")
-    found = [
-        path.relative_to(tmp_path / "data").as_posix() for path in find_images(tmp_path / "data")
-    ]
-    assert found == ["a.tif", "b/1.jpeg", "b/2.PNG", "link/y.bmp"]
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("suffix", "kind", "options"),
+    [
+        ("webp", "WEBP", {"lossless": True}),
+        ("jp2", "JPEG2000", {}),
+        ("j2k", "JPEG2000", {}),
+        ("pnm", "PPM", {}),
+        ("jfif", "PNG", {}),
+    ],
+)
+def test_other_lossless_pictures_keep_their_values(
+    tmp_path: Path, suffix: str, kind: str, options: dict[str, bool], channels: int
+) -> None:
+    shape = (9, 7, 3) if channels == 3 else (9, 7)
+    drawn = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(drawn).save(path, kind, **options)
+    pixels = read_image(path)
+    assert pixels.dtype == np.uint8
+    if suffix == "webp" and channels == 1:  # which knows no grey
+        pixels = pixels[..., 0]
+    np.testing.assert_array_equal(pixels, drawn)
+    assert (read_info(path).width, read_info(path).bits) == (7, 8)
+
+
+def test_a_gif_is_read_unless_it_moves(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((4, 6), grey, np.uint8)) for grey in (10, 200)]
+    frames[1].save(tmp_path / "one.gif")
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / "one.gif") == 200).all()
+    with pytest.raises(ImageError, match="animation of 2 frames"):
+        read_image(tmp_path / "two.gif")
+
+
+def test_sixteen_bits_are_kept_or_refused_and_never_stretched(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(0, 65536, (5, 8)).astype(np.uint16)
+    Image.fromarray(drawn).save(tmp_path / "x.pgm", "PPM")
+    np.testing.assert_array_equal(read_image(tmp_path / "x.pgm"), drawn)
+    assert read_info(tmp_path / "x.pgm").bits == 16
+    (tmp_path / "y.pgm").write_bytes(b"P5\n# a word\n2 2\n4095\n" + bytes(8))
+    Image.fromarray(drawn).save(tmp_path / "z.jp2", "JPEG2000")
+    for name, reason in {"y.pgm": "4095", "z.jp2": "8 unsigned bits"}.items():
+        with pytest.raises(ImageError, match=reason):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "format"),
+    [
+        ("a.nrrd", b"NRRD0004\n", "NRRD"),
+        ("without", b"NRRD0004\n", "NRRD"),
+        ("a.mha", b"ObjectType = Image\n", "MetaImage"),
+        ("a.npy", b"\x93NUMPY\x01\0", "NumPy"),
+        ("a.img", bytes(400), "two-file NIfTI"),
+        ("a.heic", b"\0\0\0\x18ftypheic", "HEIF"),
+        ("a.mp4", b"\0\0\0\x18ftypisom", "video"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(
+    tmp_path: Path, name: str, content: bytes, format: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert find_images(tmp_path) == [tmp_path / name]
+    with pytest.raises(ImageError, match=f"format .*{format} is not read"):
+        read_image(tmp_path / name)

@@ -60,3 +60,8 @@ def test_too_few_groups_and_wrong_fractions_are_refused() -> None:
     for fractions in ((0.5, 0.4), (1.5, -0.5)):
         with pytest.raises(ValueError, match="sum to 1"):
             split_by_group(["a", "b"], fractions, seed=0)
+
+
+def test_one_patient_for_all_is_told_as_the_cause() -> None:
+    with pytest.raises(ValueError, match=r"all 8 images carry one patient .* column 'patient'"):
+        split_by_group(["p"] * 8, (0.75, 0.25), seed=0)

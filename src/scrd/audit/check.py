@@ -137,6 +137,7 @@ class CheckReport:
         families: Sets of copies, exact and near, within and across splits.
         split_groups: Groups or patients in both splits.
         confounds: What plain numbers say about class and split.
+        understood: How the manifest or folder was understood, and what of it was not.
         notes: The findings that matter, in words.
     """
 
@@ -148,6 +149,7 @@ class CheckReport:
     families: tuple[Family, ...]
     split_groups: tuple[SplitGroup, ...]
     confounds: tuple[Confound, ...]
+    understood: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -219,6 +221,7 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
         families=families,
         split_groups=split_groups,
         confounds=confounds,
+        understood=(manifest.counts, *manifest.notes),
         notes=(
             *_odd_series(manifest.records),
             *_notes(unreadable, marks, properties, families, split_groups, confounds),

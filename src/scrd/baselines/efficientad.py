@@ -10,9 +10,10 @@ from torch import Tensor
 
 from scrd.baselines.flows import from_anomalib
 from scrd.baselines.method import Answer, Baseline, Budget
+from scrd.data.finding import find_images
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing, prepare
-from scrd.data.reading import find_images, read_image
+from scrd.data.reading import read_image
 from scrd.errors import ScrdError
 from scrd.model.weights import read_state_dict
 from scrd.training.batches import batch_indices

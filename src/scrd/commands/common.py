@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scrd.system.console import SKIPPED, err
+from scrd.system.console import SKIPPED, err, out
 
 if TYPE_CHECKING:
+    from scrd.data.manifest import Manifest
     from scrd.errors import ImageError
     from scrd.scoring.scorer import Scorer
 
@@ -19,6 +20,12 @@ Model = Annotated[Path, typer.Argument(help="Model folder.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+
+
+def print_counts(manifest: Manifest) -> None:
+    """Say how a data set was understood, before anything is done with it."""
+    text = f"{manifest.root}: {manifest.counts}"
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def report_skipped(failures: Sequence[ImageError]) -> None:

@@ -53,6 +53,7 @@ def score(
     from functools import partial
 
     from scrd.cluster.bucket import is_uri, list_places
+    from scrd.data.finding import in_words
     from scrd.errors import ConfigError
     from scrd.report.outputs import Outputs, score_all
 
@@ -101,6 +102,8 @@ def score(
         )
     if listing.left_out:
         out.print(f"{listing.left_out} DICOM files hold no image and were left out")
+    if passed_over := in_words(listing.others):
+        out.print(passed_over, markup=False, highlight=False, soft_wrap=True)
     if summary.doubted:
         out.print(f"{summary.doubted} images are doubtful, see {out_folder / 'warnings.csv'}")
     for reason in summary.unwritten:

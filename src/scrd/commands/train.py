@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scrd.commands.common import Data, Device, Out, report_skipped
+from scrd.commands.common import Data, Device, Out, print_counts, report_skipped
 from scrd.system.console import out, refusing
 
 
@@ -61,6 +61,7 @@ def train(
     import shutil
 
     from scrd.config import Config
+    from scrd.data.manifest import read_manifest
     from scrd.detector import Detector
     from scrd.errors import ConfigError
     from scrd.storage.model_folder import refuse_if_taken
@@ -103,8 +104,11 @@ def train(
                 f"{work}: an interrupted training is here; --resume goes on with it, "
                 "--overwrite starts anew"
             )
+        manifest = read_manifest(data, for_training=True)
+        if main_process:
+            print_counts(manifest)
         detector = Detector.fit(
-            data,
+            manifest,
             config,
             work=work,
             resume=resume,

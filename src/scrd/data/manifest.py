@@ -2,103 +2,42 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scrd.data.reading import PICTURE_SUFFIXES, find_images
+from scrd.data.finding import PICTURE_SUFFIXES, in_words, look_through
+from scrd.data.layout import read_folder
+from scrd.data.names import is_abnormal, is_normal
+from scrd.data.reading import file_format
+from scrd.data.record import Box, ManifestError, Record
 from scrd.data.series import list_sources
-from scrd.data.source import Series, Source
-from scrd.errors import ScrdError
+from scrd.data.source import Source
+from scrd.data.tables import GROUPING, add_boxes, read_table
+from scrd.errors import ImageError
 
-_REQUIRED = ("path", "label", "class", "split")
-GROUPING = ("patient", "group", "study")
+__all__ = ["GROUPING", "Box", "Manifest", "ManifestError", "Record", "read_manifest"]
 
-_BOX = ("x_min", "y_min", "x_max", "y_max")
-
-Box = tuple[float, float, float, float]
-
-
-class ManifestError(ScrdError):
-    """A data set whose description is missing or contradicts itself.
-
-    Attributes:
-        path: The folder or CSV file.
-        reason: What is wrong, with the line for a CSV file.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        self.path = Path(path)
-        self.reason = reason
-        super().__init__(self.path, reason)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image of a data set.
-
-    Attributes:
-        path: Absolute path of the file, which need not exist.
-        name: The path as the manifest has it, or relative to the folder, with forward slashes; of
-            a frame or slice with its number behind a #.
-        label: 0 normal, 1 abnormal.
-        kind: Name of the class, such as "notumor" or "glioma".
-        split: "train" or "test".
-        group: What must not be torn apart by a split: the patient, else the group, else the
-            study of the manifest, else the patient or study that a DICOM file names (patients
-            under running numbers), else the NIfTI file; None where nothing is known.
-        mask: Absolute path of an image that is non-zero where the anomaly is, if there is one.
-        boxes: Boxes around the anomalies, each (x_min, y_min, x_max, y_max) in pixels of the
-            source image, edges, origin at the top left.
-        attributes: The other columns of the manifest, `patient`, `group` and `study` included.
-        frame: 0-based frame or slice, see :class:`scrd.data.source.Source`.
-        series: The series that a DICOM or NIfTI image belongs to.
-    """
-
-    path: Path
-    name: str
-    label: int
-    kind: str
-    split: str
-    group: str | None = None
-    mask: Path | None = None
-    boxes: tuple[Box, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
-    frame: int | None = None
-    series: Series | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def source(self) -> Source:
-        """What to read."""
-        return Source(self.path, self.frame, self.series)
-
-    @property
-    def series_name(self) -> str:
-        """Name of the series; of an image alone, the image's own."""
-        if self.series is not None:
-            return self.series.uid
-        return self.attributes.get("series") or self.name
-
-    @property
-    def study(self) -> str:
-        """Name of the examination; of an image alone, the image's own."""
-        if self.series is not None:
-            return self.series.study
-        return self.attributes.get("study") or self.name
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set: its folder and its images, in the order of the manifest or sorted by name."""
+    """A data set: its folder and its images, in the order of the manifest or sorted by name.
+
+    Attributes:
+        root: The folder.
+        records: The images.
+        notes: In sentences, what was passed over, is in doubt or fits nothing.
+    """
 
     root: Path
     records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def train_normals(self) -> tuple[Record, ...]:
@@ -109,6 +48,26 @@ class Manifest:
     def test(self) -> tuple[Record, ...]:
         """The images of the split "test", of either label."""
         return tuple(r for r in self.records if r.split == "test")
+
+    @property
+    def counts(self) -> str:
+        """How many images of which class were understood to be in which split, in a sentence."""
+        parts = []
+        for split in ("train", "test"):
+            found: dict[int, Counter[str]] = {0: Counter(), 1: Counter()}
+            for record in self.records:
+                if record.split == split:
+                    found[record.label][record.kind] += 1
+            said = [
+                f"{kinds.total()} {word} ({_shown(kinds)}{', not trained on' * bool(never)})"
+                for kinds, word, never in (
+                    (found[0], "normal", False),
+                    (found[1], "abnormal", split == "train"),
+                )
+                if kinds
+            ]
+            parts.append(f"{split}: {', '.join(said) or 'no images'}")
+        return "; ".join(parts)
 
     @property
     def fingerprint(self) -> str:
@@ -129,7 +88,8 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
     """Describe a data set; of DICOM and NIfTI files the headers are read, of others nothing.
 
     A NIfTI volume and a DICOM file of several frames become one record an image, all with the
-    label of their file. DICOM files that hold no image are passed over.
+    label of their file. What is passed over, is in doubt or fits nothing is in the notes of the
+    result, and is logged as a warning.
 
     `data` is one of
 
@@ -137,12 +97,15 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
       1 abnormal), `class` and `split` (train or test), and if known `patient`, `group`, `study`,
       `series` and `mask`; others are kept as attributes. Paths are relative to the CSV file's
       folder and may be absolute or lead out of it. Abnormal images in the split "train" are
-      allowed and never trained on. A file `boxes.csv` beside it, with columns `path`, `x_min`,
-      `y_min`, `x_max` and `y_max`, gives boxes, any number an image.
-    - a folder with `train/normal`, `test/normal` and `test/<class>`, in any case of the letters.
-      The mask of `test/<class>/<name>.*` is `masks/<class>/<name>.png`, where that file exists.
-      Either of `train` and `test` may be missing; folders beside them are ignored.
-    - any other folder: all images in it, at any depth, are normal and for training.
+      allowed and never trained on.
+    - a folder with `train/normal`, `test/normal` and `test/<class>`, in the usual spellings, see
+      :mod:`scrd.data.layout`; masks beside them, see :mod:`scrd.data.masks`. Either of `train`
+      and `test` may be missing; folders beside them are not used.
+    - any other folder: all images in it, at any depth, are normal and for training, unless its
+      folders are named like classes or splits.
+
+    A file `boxes.csv` in the folder, with columns `path`, `x_min`, `y_min`, `x_max` and `y_max`,
+    gives boxes, any number an image.
 
     Args:
         data: The folder or CSV file.
@@ -156,54 +119,115 @@ def read_manifest(data: str | os.PathLike[str], *, for_training: bool = False) -
         ManifestError: There is no image, or the description is incomplete or contradicts itself.
     """
     source = Path(os.path.abspath(data))
+    notes: list[str] = []
     if source.is_dir():
-        table = source / "split.csv"
-        children = {child.name.lower(): child for child in source.iterdir() if child.is_dir()}
-        if table.is_file():
-            source, records = table, _from_table(table)
-        elif "train" in children or "test" in children:
-            records = _from_tree(source, children)
+        root = source
+        table = _file_called("split.csv", source)
+        if table is not None:
+            source, records = table, list(read_table(table))
         else:
-            records = (
-                Record(path, path.relative_to(source).as_posix(), 0, "normal", "train")
-                for path in find_images(source)
-            )
+            found = look_through(source)
+            understood = read_folder(source, found, for_training=for_training)
+            records, notes = understood.records, understood.notes
+            notes += filter(None, [in_words(found.others)])
     elif not source.exists():
         raise ManifestError(source, "no such file or folder")
-    elif source.suffix.lower() == ".csv":
-        records = _from_table(source)
+    elif source.suffix.lower() in (".csv", ".tsv"):
+        root, records = source.parent, list(read_table(source))
     else:
         raise ManifestError(source, "neither a folder nor a .csv file")
-    root = source if source.is_dir() else source.parent
-    manifest = Manifest(root, tuple(_one_an_image(list(records))))
-    if not manifest.records:
-        raise ManifestError(source, "no images")
-    if for_training and not manifest.train_normals:
+    boxes = _file_called("boxes.csv", root)
+    if boxes is not None:
+        records, told = add_boxes(boxes, records)
+        notes += told
+    records, told = _one_an_image(records)
+    notes += [*told, *_labels(records), *_patients(records)]
+    slices = sum(bool(r.boxes) and r.frame is not None for r in records)
+    if slices:
+        notes.append(f"boxes of volumes mark each of their slices, {slices} in all")
+    if not records:
+        raise ManifestError(source, "; ".join(["no images", *notes]))
+    if for_training and not any(r.split == "train" and r.label == 0 for r in records):
         raise ManifestError(source, "no normal image (label 0) in the split 'train'")
-    return manifest
+    for note in notes:
+        _LOG.warning("%s: %s", root, note)
+    return Manifest(root, tuple(records), tuple(notes))
 
 
-def _one_an_image(records: Sequence[Record]) -> Iterator[Record]:
-    """Tell apart the images of volumes, and which images belong together."""
+def _file_called(name: str, folder: Path) -> Path | None:
+    """The file of that name, in whatever capitals."""
+    found = sorted(path for path in folder.iterdir() if path.name.lower() == name)
+    if len(found) > 1:
+        raise ManifestError(folder, f"{' and '.join(path.name for path in found)}: keep one")
+    return found[0] if found else None
+
+
+def _shown(kinds: Counter[str]) -> str:
+    shown = [f"{n} {kind}" for kind, n in kinds.most_common(12)]
+    return ", ".join(shown) + (f" and {len(kinds) - 12} more classes" if len(kinds) > 12 else "")
+
+
+def _labels(records: Sequence[Record]) -> Iterator[str]:
+    """Doubts about the labels that a table gives to classes."""
+    labels: dict[str, Counter[int]] = {}
+    for record in records:
+        labels.setdefault(record.kind, Counter())[record.label] += 1
+    for kind, counts in labels.items():
+        if len(counts) > 1:
+            yield f"class {kind!r} has both labels: {counts[0]} images 0, {counts[1]} images 1"
+        elif (1 in counts and is_normal(kind)) or (0 in counts and is_abnormal(kind)):
+            label = next(iter(counts))
+            yield f"class {kind!r} has label {label} ({('normal', 'abnormal')[label]})"
+
+
+def _patients(records: Sequence[Record]) -> Iterator[str]:
+    """Doubts about the patients that DICOM headers name."""
+    read = [r for r in records if r.series is not None and r.series.format == "DICOM"]
+    # where a table names the groups, the headers' patients do not count
+    read = [r for r in read if not any(r.attributes.get(column) for column in GROUPING)]
+    named = {r.series.patient for r in read if r.series is not None and r.series.patient}
+    without = sum(r.series is not None and r.series.patient is None for r in read)
+    if named and without:
+        yield (
+            f"{without} of {len(read)} DICOM images name no patient: their studies count as "
+            "patients of their own"
+        )
+    studies = {r.series.study for r in read if r.series is not None}
+    if len(named) == 1 and not without and len(studies) > 1:
+        yield (
+            f"all {len(read)} DICOM images, of {len(studies)} studies, carry one Patient ID, as "
+            "after anonymisation: they count as one patient; if they are of several, name those in "
+            "the column 'patient' of a split.csv"
+        )
+
+
+def _one_an_image(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """Tell apart the images of volumes, and which images belong together.
+
+    Files that are copies of others are images too: they may be in another split.
+    """
     deep = [
         r.path
         for r in records
         if r.path.suffix.lower() not in PICTURE_SUFFIXES and r.path.is_file()
     ]
     if not deep:
-        yield from records
-        return
+        return list(records), []
     listing = list_sources(deep)
-    unread = {failure.path for failure in listing.failures}
     sources: dict[Path, list[Source]] = {}
     for source in listing.sources:
         sources.setdefault(source.path, []).append(source)
     asked = set(deep)
+    copies, empty = _left_out([path for path in deep if path not in sources], sources)
+    sources |= copies
+    found: list[Record] = []
     for record in records:
-        if record.path not in asked or record.path in unread:
-            yield record  # reading it says what is wrong
+        if record.path in asked and record.path in empty:
             continue
-        for source in sources.get(record.path, []):
+        if record.path not in sources:
+            found.append(record)  # reading it says what is wrong
+            continue
+        for source in sources[record.path]:
             series = source.series
             group = record.group
             if group is None and series is not None:
@@ -211,110 +235,46 @@ def _one_an_image(records: Sequence[Record]) -> Iterator[Record]:
                     record.name if source.frame is not None else series.study
                 )
             name = record.name if source.frame is None else f"{record.name}#{source.frame}"
-            yield replace(record, name=name, group=group, frame=source.frame, series=series)
+            found.append(replace(record, name=name, group=group, frame=source.frame, series=series))
+    notes = [f"{len(empty)} DICOM files hold no image and are left out"] if empty else []
+    return found, notes
 
 
-def _from_tree(root: Path, children: Mapping[str, Path]) -> Iterator[Record]:
-    for split in ("train", "test"):
-        if split not in children:
-            continue
-        folder = children[split]
-        classes = [child.name for child in sorted(folder.iterdir()) if child.is_dir()]
-        if split == "train" and "normal" not in [name.lower() for name in classes]:
-            raise ManifestError(root, f"{folder.name}/ has no folder 'normal'")
-        for path in find_images(folder):
-            name = path.relative_to(root).as_posix()
-            inside = path.relative_to(folder)
-            if len(inside.parts) == 1:
-                raise ManifestError(root, f"{name} is in no class folder")
-            kind = inside.parts[0]
-            mask = children["masks"] / inside.with_suffix(".png") if "masks" in children else None
-            yield Record(
-                path=path,
-                name=name,
-                label=int(kind.lower() != "normal"),
-                kind=kind,
-                split=split,
-                mask=mask if split == "test" and mask is not None and mask.is_file() else None,
-            )
+def _left_out(
+    paths: Sequence[Path], sources: Mapping[Path, Sequence[Source]]
+) -> tuple[dict[Path, list[Source]], set[Path]]:
+    """What became of files that gave no source: copies of others, and DICOM files without image.
 
+    Returns:
+        The images of the copies, with the series of what they are copies of; and the files that
+        hold no image. Files that cannot be read are in neither.
+    """
+    from scrd.data.formats.dicom import read_header
 
-def _from_table(table: Path) -> Iterator[Record]:
-    boxes = _read_boxes(table.parent / "boxes.csv")
-    seen: dict[str, int] = {}
-    for line, row in _rows(table, _REQUIRED):
-        record = _from_row(table, f"line {line}", row)
-        key = os.path.normpath(record.path)
-        if key in seen:
-            reason = f"line {line}: {record.name} is already on line {seen[key]}"
-            raise ManifestError(table, reason)
-        seen[key] = line
-        yield replace(record, boxes=tuple(boxes.get(key, ())))
-
-
-def _read_boxes(table: Path) -> dict[str, list[Box]]:
-    """Normalised path → boxes; empty where there is no such file."""
-    boxes: dict[str, list[Box]] = {}
-    if not table.is_file():
-        return boxes
-    for line, row in _rows(table, ("path", *_BOX)):
+    copies: dict[Path, list[Source]] = {}
+    empty: set[Path] = set()
+    unplaced = []
+    for path in paths:
         try:
-            x_min, y_min, x_max, y_max = (float(row[column]) for column in _BOX)
-        except ValueError as error:
-            raise ManifestError(table, f"line {line}: {error}") from error
-        if not (x_min < x_max and y_min < y_max):
-            raise ManifestError(table, f"line {line}: the box is empty")
-        key = os.path.normpath(table.parent / row["path"])
-        boxes.setdefault(key, []).append((x_min, y_min, x_max, y_max))
-    return boxes
-
-
-def _rows(table: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and cells by column of each row that is not blank."""
-    try:
-        with open(table, newline="", encoding="utf-8-sig") as stream:
-            rows = csv.reader(stream, strict=True)
-            columns = [column.strip() for column in next(rows, [])]
-            _check_columns(table, columns, required)
-            for cells in rows:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(columns):
-                    reason = f"line {rows.line_num}: {len(cells)} cells for {len(columns)} columns"
-                    raise ManifestError(table, reason)
-                yield (
-                    rows.line_num,
-                    {column: cell.strip() for column, cell in zip(columns, cells, strict=True)},
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(table, f"cannot be read as CSV: {error}") from error
-
-
-def _check_columns(table: Path, columns: list[str], required: Sequence[str]) -> None:
-    missing = [column for column in required if column not in columns]
-    if missing:
-        raise ManifestError(table, f"line 1: no column {', '.join(missing)}")
-    repeated = sorted({column for column in columns if columns.count(column) > 1})
-    if repeated:
-        raise ManifestError(table, f"line 1: column {', '.join(repeated)} more than once")
-
-
-def _from_row(table: Path, where: str, row: Mapping[str, str]) -> Record:
-    for column in ("path", "class"):
-        if not row[column]:
-            raise ManifestError(table, f"{where}: {column} is empty")
-    if row["label"] not in ("0", "1"):
-        reason = f"{where}: label is {row['label']!r}, not 0 (normal) or 1 (abnormal)"
-        raise ManifestError(table, reason)
-    if row["split"] not in ("train", "test"):
-        raise ManifestError(table, f"{where}: split is {row['split']!r}, not train or test")
-    return Record(
-        path=table.parent / row["path"],
-        name=row["path"],
-        label=int(row["label"]),
-        kind=row["class"],
-        split=row["split"],
-        group=next((row[column] for column in GROUPING if row.get(column)), None),
-        mask=table.parent / row["mask"] if row.get("mask") else None,
-        attributes={c: cell for c, cell in row.items() if c not in (*_REQUIRED, "mask")},
-    )
+            if file_format(path) != "DICOM":
+                continue
+            header = read_header(path)
+        except ImageError:
+            continue
+        if header.own or not header.is_image:
+            empty.add(path)
+        else:
+            unplaced.append(header)
+    if unplaced:
+        originals = {}
+        wanted = {header.sop_uid for header in unplaced}
+        for path, found in sources.items():
+            if found[0].series is not None and found[0].series.format == "DICOM":
+                original = read_header(path).sop_uid
+                if original in wanted:
+                    originals[original] = found
+        for header in unplaced:
+            twin = originals.get(header.sop_uid)
+            if twin is not None:
+                copies[header.path] = [replace(source, path=header.path) for source in twin]
+    return copies, empty

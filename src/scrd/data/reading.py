@@ -1,4 +1,4 @@
-"""Finding and reading image files, and saying in one line why one cannot be read."""
+"""Reading image files, and saying in one line why one cannot be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -14,61 +13,16 @@ from numpy.typing import NDArray
 
 from scrd.data.formats.guard import MAX_PIXELS
 from scrd.data.formats.info import ImageInfo, Refused
-from scrd.data.formats.pictures import SIGNATURES, decode, inspect
+from scrd.data.formats.pictures import decode, inspect, picture_format
+from scrd.data.formats.unread import unread_format
 from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ImageError
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-_NIFTI_ENDINGS = (".nii", ".nii.gz")
-_DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _DICOM_MAGIC = slice(128, 132)
 _NIFTI_MAGIC = slice(344, 348)
 _NIFTI_2_MAGIC = slice(4, 8)
 _GZIP = b"\x1f\x8b"
-_HEAD = 352  # bytes that tell every format
-
-
-def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files below a folder.
-
-    Links to folders are followed, each folder once. Hidden files and folders are left out, and
-    with them the "._" files that macOS leaves on foreign disks.
-
-    Args:
-        folder: Where to look, at any depth.
-
-    Returns:
-        Sorted: the files with a usual suffix of pictures (`PICTURE_SUFFIXES`), NIfTI (``.nii``,
-        ``.nii.gz``) or DICOM (``.dcm``, ``.dicom``, ``.ima``), in any case; and those with
-        another suffix or none that begin as a DICOM file does, except a DICOMDIR.
-    """
-    found: list[Path] = []
-    seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(parent, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if _holds_image(path)]
-    return sorted(found, key=Path.as_posix)
-
-
-def _holds_image(path: Path) -> bool:
-    name = path.name.lower()
-    if path.suffix.lower() in PICTURE_SUFFIXES or name.endswith((*_NIFTI_ENDINGS, *_DICOM_ENDINGS)):
-        return True
-    if name == "dicomdir":
-        return False
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
-            return False
-        with open(path, "rb") as stream:
-            return stream.read(_DICOM_MAGIC.stop)[_DICOM_MAGIC] == b"DICM"
-    except OSError:
-        return False
+HEAD = 352  # bytes that tell every format
 
 
 def read_image(
@@ -92,8 +46,8 @@ def read_image(
     Pillow without colour profiles. A TIFF whose zero means white is inverted.
 
     Args:
-        source: A PNG, JPEG, TIFF, BMP or DICOM file, or a frame of a DICOM or slice of a NIfTI
-            file.
+        source: A picture (PNG, JPEG, TIFF, BMP, GIF, WebP, JPEG 2000, PNM) or DICOM file, or a
+            frame of a DICOM or slice of a NIfTI file.
         max_pixels: Larger images are refused by their header, before anything is decoded.
 
     Returns:
@@ -146,7 +100,7 @@ def read_info(source: AnySource, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
 
 
 def file_format(path: str | os.PathLike[str]) -> str:
-    """Tell the format from the first bytes: "PNG", "JPEG", "BMP", "TIFF", "DICOM" or "NIfTI".
+    """Tell the format from the first bytes: "DICOM", "NIfTI", or that of a picture.
 
     Raises:
         ImageError: There is no such file, or it is none of these.
@@ -166,13 +120,14 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            raise Refused("a folder, not an image")
+            closed = not os.access(path, os.R_OK | os.X_OK)
+            raise Refused("no permission to look into it" if closed else "a folder, not an image")
         if not stat.S_ISREG(status.st_mode):
             raise Refused("not a regular file")
         if status.st_size == 0:
             raise Refused("the file is empty")
         with open(path, "rb") as stream:
-            found = _told(stream)
+            found = _told(stream, os.path.basename(path))
             stream.seek(0)
             yield stream, found
     except ImageError:
@@ -192,25 +147,34 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[BinaryIO, str]]:
         raise ImageError(path, f"{'truncated' if cut_off else 'broken'}: {text[:200]}") from error
 
 
-def _told(stream: BinaryIO) -> str:
-    """The format of an open file; pydicom and nibabel are loaded only where they may be needed."""
-    head = stream.read(_HEAD)
+def _told(stream: BinaryIO, name: str) -> str:
+    found = format_of(stream)
+    if found is not None:
+        return found
+    stream.seek(0)
+    unread = unread_format(stream.read(HEAD), name)
+    if unread is not None:
+        raise Refused(f"the format {unread} is not read: convert it to PNG, TIFF, DICOM or NIfTI")
+    raise Refused("not a PNG, JPEG, TIFF, BMP, DICOM or NIfTI image")
+
+
+def format_of(stream: BinaryIO) -> str | None:
+    """The format of an open file, at its start, as `file_format` names it; None for any other.
+
+    pydicom and nibabel are loaded only where they may be needed.
+    """
+    head = stream.read(HEAD)
     if head[_DICOM_MAGIC] == b"DICM":  # the 128 bytes before may be those of another format
         return "DICOM"
-    for signature, picture in SIGNATURES.items():
-        if head.startswith(signature):
-            return picture
+    picture = picture_format(head)
+    if picture is not None:
+        return picture
     first, second = head[_NIFTI_MAGIC], head[_NIFTI_2_MAGIC]
+    stream.seek(0)
     if head.startswith(_GZIP) or first in (b"n+1\0", b"ni1\0") or second in (b"n+2\0", b"ni2\0"):
         from scrd.data.formats.nifti import is_nifti
 
-        stream.seek(0)
-        if is_nifti(stream):
-            return "NIfTI"
-    else:
-        from scrd.data.formats.dicom import is_dicom
+        return "NIfTI" if is_nifti(stream) else None
+    from scrd.data.formats.dicom import is_dicom
 
-        stream.seek(0)
-        if is_dicom(stream):
-            return "DICOM"
-    raise Refused("not a PNG, JPEG, TIFF, BMP, DICOM or NIfTI image")
+    return "DICOM" if is_dicom(stream) else None

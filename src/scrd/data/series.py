@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scrd.data.reading import PICTURE_SUFFIXES, file_format, find_images
+from scrd.data.finding import PICTURE_SUFFIXES, in_words, look_through
+from scrd.data.reading import file_format
 from scrd.data.source import Series, Source
 from scrd.errors import ImageError
 
@@ -35,11 +36,13 @@ class Listing:
         failures: The files that hold images, but whose header cannot be read.
         left_out: How many DICOM files hold no image of a patient: reports, segmentations and
             presentation states, DICOMDIRs, and whatever this software wrote.
+        others: The files of the folders that are no images.
     """
 
     sources: tuple[Source, ...]
     failures: tuple[ImageError, ...]
     left_out: int
+    others: tuple[Path, ...] = ()
 
 
 def list_sources(paths: Iterable[Path]) -> Listing:
@@ -52,12 +55,17 @@ def list_sources(paths: Iterable[Path]) -> Listing:
         ImageError: A folder holds no images, or a DICOMDIR cannot be read.
     """
     files: list[Path] = []
+    others: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found = find_images(path)
-            if not found:
-                raise ImageError(path, "no images in this folder")
-            files += found
+            found = look_through(path)
+            if not found.images:
+                passed = in_words(found.others)
+                raise ImageError(
+                    path, "; ".join(filter(None, ("no images in this folder", passed)))
+                )
+            files += found.images
+            others += found.others
         elif path.name.upper() == "DICOMDIR" and path.is_file():
             from scrd.data.formats.dicom import read_dicomdir
 
@@ -96,6 +104,7 @@ def list_sources(paths: Iterable[Path]) -> Listing:
         tuple(source for sources in studies.values() for source in sources),
         tuple(failures),
         left_out,
+        tuple(others),
     )
 
 

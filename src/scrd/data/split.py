@@ -38,9 +38,14 @@ def split_by_group(
         members.setdefault(("", index) if group is None else (group, -1), []).append(index)
     to_fill = sum(fraction > 0 for fraction in fractions)
     if len(members) < to_fill:
+        cause = (
+            f": all {len(groups)} images carry one patient (or group, or study). Where they are of "
+            "several patients, as in sets that were anonymised to one Patient ID, name these in "
+            "the column 'patient' of a split.csv"
+        )
         raise ValueError(
             f"{len(groups)} images in {len(members)} groups cannot be split into {to_fill} parts "
-            "without tearing a group apart"
+            f"without tearing a group apart{cause * (len(members) == 1 < len(groups))}"
         )
     names = sorted(members)
     order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from scrd.data.reading import find_images
+from scrd.data.finding import find_images
 from scrd.datasets.drawing import Candidate, Part
 from scrd.datasets.protocol import Prepared, prepare
 from scrd.datasets.published import SourceError

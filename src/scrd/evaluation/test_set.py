@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.audit.confounds import confound_table, scalars
-from scrd.data.manifest import GROUPING, ManifestError, Record, read_manifest
+from scrd.data.manifest import GROUPING, Manifest, ManifestError, Record, read_manifest
 from scrd.data.reading import read_image
 from scrd.errors import ImageError
 from scrd.evaluation.localise import localise
@@ -157,7 +157,11 @@ class Evaluation:
 
 
 def evaluate(
-    detector: Scorer, data: str | Path, *, batch_size: int = 16, progress: bool = False
+    detector: Scorer,
+    data: str | Path | Manifest,
+    *,
+    batch_size: int = 16,
+    progress: bool = False,
 ) -> Evaluation:
     """Score the test split of a data set against its labels.
 
@@ -165,7 +169,7 @@ def evaluate(
 
     Args:
         detector: trained.
-        data: folder or manifest with a test split.
+        data: folder or manifest with a test split, or what `read_manifest` made of one.
         batch_size: images a batch.
         progress: show a progress bar on standard error.
 
@@ -173,9 +177,9 @@ def evaluate(
         ManifestError: the data set is not described well, or has no test split.
         ImageError: no test image can be read; the error is that of the first.
     """
-    manifest = read_manifest(data)
+    manifest = data if isinstance(data, Manifest) else read_manifest(data)
     if not manifest.test:
-        raise ManifestError(manifest.root, "no image in the split 'test'")
+        raise ManifestError(manifest.root, f"no image in the split 'test' ({manifest.counts})")
     started = time.perf_counter()
     results = list(
         detector.score([r.source for r in manifest.test], batch_size=batch_size, progress=progress)

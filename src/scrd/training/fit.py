@@ -14,7 +14,7 @@ import torch
 
 from scrd.config import Config
 from scrd.data.contract import Contract
-from scrd.data.manifest import read_manifest
+from scrd.data.manifest import Manifest, read_manifest
 from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.errors import ImageError
 from scrd.model import SCRD, build_model
@@ -44,7 +44,7 @@ class Fitted:
 
 
 def fit(
-    data: str | Path | Prepared,
+    data: str | Path | Manifest | Prepared,
     config: Config | None,
     *,
     work: str | Path | None,
@@ -63,7 +63,7 @@ def fit(
     progress = progress and fabric.is_global_zero
     if not isinstance(data, Prepared):
         # says what is wrong before a teacher is loaded
-        source = read_manifest(data, for_training=True)
+        source = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         # a student that ends in ReLUs cannot reach features of both signs

@@ -1,18 +1,31 @@
-"""Decoding of PNG, JPEG, BMP and TIFF streams in the depth in which they are stored."""
+"""Decoding of pictures in the depth in which they are stored."""
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from scrd.data.formats.info import ImageInfo, Refused
 
+_CODESTREAM = b"\xff\x4f\xff\x51"  # JPEG 2000: start of codestream, then the sizes
 SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -21,6 +34,11 @@ SIGNATURES = {
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",  # BigTIFF
     b"MM\0+": "TIFF",
+    b"GIF8": "GIF",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000",
+    _CODESTREAM: "JPEG 2000",
+    b"P5": "PNM",
+    b"P6": "PNM",
 }
 # The classes themselves instead of `PIL.Image.open`, whose own pixel limit is a global setting
 # and cannot be told apart from a limit that the caller chose.
@@ -28,6 +46,10 @@ _PIL_READERS: dict[str, type[ImageFile.ImageFile]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "PNM": PpmImagePlugin.PpmImageFile,
 }
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"})
 _PNG_GREY, _PNG_RGB, _PNG_GREY_ALPHA = 0, 2, 4  # PNG colour types
@@ -37,12 +59,23 @@ _UNSIGNED = 1  # TIFF sample format
 _ORIENTATION_TAG = 0x0112
 
 
+def picture_format(head: bytes) -> str | None:
+    """Name of the format of a picture that begins with these bytes (12 are enough), or None."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    for signature, found in SIGNATURES.items():
+        # of PNM two letters alone would take in any text that begins with them
+        if head.startswith(signature) and (found != "PNM" or re.match(rb"P\d\s+[\d#]", head)):
+            return found
+    return None
+
+
 def decode(stream: BinaryIO, file_format: str, max_pixels: int) -> NDArray[Any]:
     """Decode one image and turn it as its orientation tag asks.
 
     Args:
         stream: The file, at its start.
-        file_format: One of the values of `SIGNATURES`.
+        file_format: From `picture_format`.
         max_pixels: Larger images are refused before anything is decoded.
 
     Returns:
@@ -56,7 +89,7 @@ def decode(stream: BinaryIO, file_format: str, max_pixels: int) -> NDArray[Any]:
         pixels, orientation = _decode_tiff(stream, max_pixels)
     else:
         header = _pil_header(stream, file_format, max_pixels)
-        deep = _stored_bits(header, stream) == 16
+        deep = file_format == "PNG" and _stored_bits(header, stream) == 16
         pixels = _decode_16bit_png(stream) if deep else _decode_pil(header)
         orientation = _orientation(header, stream)
     # TIFF 6.0, tag 274: 5 to 8 are stored column by column
@@ -80,7 +113,9 @@ def inspect(stream: BinaryIO, file_format: str, max_pixels: int) -> ImageInfo:
     else:
         header = _pil_header(stream, file_format, max_pixels)
         (width, height), bits = header.size, _stored_bits(header, stream)
-        grey = header.mode in _GREY_MODES or (bits == 16 and _png_colour(stream) == _PNG_GREY_ALPHA)
+        grey = header.mode in _GREY_MODES or (
+            file_format == "PNG" and bits == 16 and _png_colour(stream) == _PNG_GREY_ALPHA
+        )
         orientation = _orientation(header, stream)
     if orientation in (5, 6, 7, 8):
         width, height = height, width
@@ -100,13 +135,37 @@ def _pil_header(stream: BinaryIO, file_format: str, max_pixels: int) -> ImageFil
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise Refused(f"an animation of {frames} frames")
+    if file_format in ("JPEG 2000", "PNM"):
+        _check_depth(stream, file_format)
     return image
+
+
+def _check_depth(stream: BinaryIO, file_format: str) -> None:
+    """Refuse depths that Pillow would stretch to 8 or 16 bits."""
+    stream.seek(0)
+    if file_format == "PNM":
+        fields = re.sub(rb"#[^\n]*", b"", stream.read(4096)).split(maxsplit=4)
+        if int(fields[3]) not in (255, 65535):
+            raise Refused(f"a PNM of a largest value other than 255 and 65535: {int(fields[3])}")
+        if fields[0] == b"P6" and int(fields[3]) != 255:
+            raise Refused("a PNM of 16-bit colour")
+        return
+    content = stream.read(1 << 16)
+    start = content.find(_CODESTREAM)
+    # marker 4 bytes, length 2, capabilities 2, eight sizes of 4; then components and depths
+    at = start + 40
+    count = int.from_bytes(content[at : at + 2], "big")
+    depths = {content[at + 2 + 3 * k] for k in range(count)} if start >= 0 else set()
+    if depths != {7}:
+        raise Refused("a JPEG 2000 image of other than 8 unsigned bits a sample")
 
 
 def _stored_bits(image: ImageFile.ImageFile, stream: BinaryIO) -> int:
     if image.format == "PNG":
         stream.seek(24)  # signature 8, chunk head 8, width 4, height 4
         return stream.read(1)[0]
+    if image.format == "PPM":
+        return 8 if image.mode in ("L", "RGB") else 16
     return 1 if image.mode == "1" else 8
 
 
@@ -144,6 +203,8 @@ def _decode_pil(image: ImageFile.ImageFile) -> NDArray[Any]:
         return np.asarray(image.convert("L"))
     if image.mode == "LA":
         return np.asarray(image)[..., 0]
+    if image.format == "PPM" and image.mode not in ("L", "RGB"):
+        return np.asarray(image).astype(np.uint16)
     if image.mode in _GREY_MODES:
         return np.asarray(image)
     if image.mode in ("P", "PA"):
