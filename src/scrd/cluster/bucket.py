@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -54,7 +54,7 @@ def list_places(paths: Sequence[str]) -> Listing:
     """
     local = list_sources([Path(path) for path in paths if not is_uri(path)])
     remote = [source for path in paths if is_uri(path) for source in _pictures(path)]
-    return Listing((*local.sources, *remote), local.failures, local.left_out)
+    return replace(local, sources=(*local.sources, *remote))
 
 
 def _pictures(root: str) -> list[Remote]:
