@@ -86,9 +86,10 @@ class Trap(Orthanc):
             self._stop.set()
         return super().poll(state)
 
-    def store(self, key, files):
-        super().store(key, files)
+    def store(self, key, files, models):
+        others = super().store(key, files, models)
         self.spring("after storing")
+        return others
 
     def _ask(self, method, path, tried, **options):
         self.spring(f"before {tried}")

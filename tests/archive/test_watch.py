@@ -14,7 +14,7 @@ from archives import MODEL, Study, result_uid, until
 
 from scrd.archive.connection import ArchiveError
 from scrd.archive.state import Arrival, State
-from scrd.archive.watch import stopping, watch
+from scrd.archive.watch import Results, stopping, watch
 from scrd.errors import ScrdError
 
 
@@ -43,9 +43,10 @@ class Shelf:
         (folder / "1.dcm").touch()
         return str(self.studies[key.split()[1]])
 
-    def store(self, key, files):
+    def store(self, key, files, models):
         self._answer()
         self.stored.append(key.split()[1])
+        return 0
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def state(tmp_path):
 
 
 def nothing(folder, uid):
-    return []
+    return Results()
 
 
 def test_every_study_is_done_once_and_leaves_no_files(state, tmp_path):
@@ -64,7 +65,7 @@ def test_every_study_is_done_once_and_leaves_no_files(state, tmp_path):
 
     def process(folder, uid):
         folders.append((folder, [f.name for f in folder.iterdir()]))
-        return []
+        return Results()
 
     (tmp_path / "state.work" / "left by a kill").mkdir(parents=True)
     for _ in range(2):
@@ -101,7 +102,7 @@ def test_other_failures_are_tried_again_then_given_up(state, caplog):
             stop.set()
         if uid == "1.1":
             raise ValueError("Doe^Jane is no number")
-        return []
+        return Results()
 
     watch(Shelf(), process, state, poll_seconds=0.01, stop=stop, attempts=3, retry_seconds=0.1)
     assert sorted(calls) == ["1.1", "1.1", "1.1", "1.2"]

@@ -51,7 +51,7 @@ def test_the_smallest_normal_series_is_kept():
 class Flat(Scorer):
     """A network that sees nothing."""
 
-    preprocessing = Preprocessing(8, "stretch", rule("series"))
+    preprocessing = Preprocessing(rule("series"), 8)
     calibration = Calibration((0.0, 1.0), (0, 1), 0.05, 1.0, 1.0, (0.0, 1.0), "mean", NORMALS)
     contract, fingerprint = Contract(), None
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAKER = "scrd"
 """Manufacturer of every object; readers know their own results by it."""
 
+SERIAL = 16
+"""Characters of the model's hash that stand as Device Serial Number in every object."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -89,7 +92,7 @@ def labels(
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
         "software_versions": __version__,
-        "device_serial_number": model[:16],
+        "device_serial_number": model[:SERIAL],
     }
 
 
