@@ -260,7 +260,8 @@ class State:
                 "UPDATE studies SET attempts = attempts + 1, updated = ? WHERE key = ?",
                 (now, row[0]),
             )
-        return Job(*row[:3], tuple(row[3].split()))
+        key, uid, attempts, stored = row
+        return Job(key, uid, attempts, tuple(stored.split()))
 
     def finish(
         self,

@@ -144,14 +144,14 @@ def assemble(headers: Sequence[DicomHeader]) -> list[Series]:
     owners: dict[str, set[str]] = {}
     places: dict[str, set[tuple[str, str]]] = {}
     for header in headers:
-        study, uid = _study(header), header.series_uid or str(header.path)
-        members.setdefault((study, uid), []).append(header)
-        owners.setdefault(study[0], set()).add(study[1])
-        places.setdefault(uid, set()).add(study)
+        key, uid = _study(header), header.series_uid or str(header.path)
+        members.setdefault((key, uid), []).append(header)
+        owners.setdefault(key[0], set()).add(key[1])
+        places.setdefault(uid, set()).add(key)
     found = []
     for ((study, person), uid), inside in members.items():
-        name, problems = study, []
-        series = uid
+        name, series = study, uid
+        problems: list[str] = []
         if len(owners[study]) > 1:
             whose = _whose(person, sorted(owners[study]), numbers)
             name, series = f"{study}{APART}{whose})", f"{uid}{APART}{whose})"
