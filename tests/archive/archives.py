@@ -20,6 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from scrd.archive.watch import Results
 from scrd.dicom.uids import derived_uid
 
 BINARY = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
@@ -201,7 +202,8 @@ class Detector:
         seen: For each call the study and the number of its files.
     """
 
-    def __init__(self, results=1, during=None):
+    def __init__(self, results=1, during=None, model=MODEL):
+        self._model = model
         self.seen = []
         self._results = results
         self._during = during
@@ -212,7 +214,10 @@ class Detector:
         self.seen.append((uid, len(files)))
         if self._during:
             self._during()
-        return [
-            write_result(folder.parent / f"{i}.dcm", uid, value=len(files), number=i)
-            for i in range(self._results)
-        ]
+        return Results(
+            [
+                write_result(folder.parent / f"{i}.dcm", uid, len(files), i, self._model)
+                for i in range(self._results)
+            ],
+            words="not flagged, score 0.5, p 0.25, 2 images",
+        )

@@ -1,14 +1,20 @@
 """`scrd watch` and `scrd score dicomweb://` with a real detector and a real Orthanc."""
 
 import csv
+import errno
+import re
+import subprocess
+import sys
 
 import pydicom
 import pytest
 from typer.testing import CliRunner
 
+from scrd import __version__
 from scrd.cli import app
 from scrd.config import Config
 from scrd.detector import Detector
+from scrd.dicom.uids import tag
 from synthetic_volumes import head, write_dicom
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")
@@ -66,6 +72,7 @@ def test_watch_refuses_a_study_of_another_kind_once(server, model, tmp_path, cap
     words = ("--orthanc", server.url, "--state", tmp_path / "state", "--once", "--device", "cpu")
     result = scrd("watch", model, *words)
     assert "1 refused" in result.output
+    assert result.exit_code == 1
     assert "modality CT; trained on MR" in caplog.text
     assert not any(word in caplog.text for word in ("Doe", "ID51", "1.2.3.51", str(tmp_path)))
     assert server.results("1.2.3.51") == []
@@ -105,3 +112,68 @@ def test_words_that_do_not_go_together_are_refused(model, words, reason):
     result = scrd(*words.format(m=model).split())
     assert result.exit_code == 2
     assert reason in result.output
+
+
+def test_the_log_of_a_watch(model, study, tmp_path):
+    """In a process of its own, with standard error in a file."""
+    words = ("--out", tmp_path / "out", "--state", tmp_path / "state", "--settle", "0", "--once")
+    with open(tmp_path / "log", "w") as log:
+        done = subprocess.run(
+            [sys.executable, "-c", "from scrd.cli import run; run()", "watch", model, "--folder",
+             tmp_path / "study", *words, "--device", "cpu"],
+            stderr=log, stdout=subprocess.PIPE, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0
+    lines = [x.split(" INFO ")[1] for x in (tmp_path / "log").read_text().splitlines()]
+    fingerprint = Detector.load(model).fingerprint
+    assert lines[0].startswith(f"scrd {__version__} watches {tmp_path / 'study'}; model model, ")
+    assert f"fingerprint {fingerprint}" in lines[0]
+    assert lines[1] == "so far 0 studies done, 0 of them flagged, 0 refused, 0 failed, 0 waiting"
+    (last,) = [x for x in lines if ": done" in x]
+    assert re.match(
+        rf"study {tag('1.2.3.50')}: done, \d+ results stored; (not )?flagged, score \S+, p \S+, "
+        r"\d+ images; [\d.]+ s$",
+        last,
+    )
+    assert not any(word in "".join(lines) for word in ("Doe", "ID50", "1.2.3.50"))
+
+
+def test_a_study_of_which_no_object_can_be_written_is_not_done(model, study, tmp_path, caplog):
+    for path in study:
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = "1.2.3.50.1"
+        dataset.save_as(path)
+    words = ("--out", tmp_path / "out", "--state", tmp_path / "state", "--settle", "0", "--once")
+    result = scrd("watch", model, "--folder", tmp_path / "study", *words, "--device", "cpu")
+    assert (result.exit_code, "1 refused" in result.output) == (1, True)
+    assert "refused: no DICOM object could be written: " in caplog.text
+    [folder] = (tmp_path / "out").iterdir()
+    assert (folder / "scores.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("--folder {t}/nowhere --out {t}/out", "nowhere: no such folder"),
+        ("--folder {t} --out {t}/file/out", "results cannot be written there"),
+        ("--orthanc http://127.0.0.1:1 --once", "no connection"),
+    ],
+)
+def test_what_cannot_be_reached_is_one_line(model, tmp_path, words, reason):
+    (tmp_path / "file").touch()
+    words = words.format(t=tmp_path).split()
+    result = scrd("watch", model, *words, "--state", tmp_path / "state", "--device", "cpu")
+    assert result.exit_code == 2
+    [line] = result.output.strip().splitlines()
+    assert line.startswith("error: ") and reason in line
+
+
+def test_a_full_disk_is_one_line(model, study, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("scrd.report.outputs.score_all", full)
+    words = ("--out", tmp_path / "out", "--state", tmp_path / "state", "--settle", "0", "--once")
+    result = scrd("watch", model, "--folder", tmp_path / "study", *words, "--device", "cpu")
+    assert result.exit_code == 2
+    assert "error: stopped: No space left on device; the study in hand waits in" in result.output

@@ -5,9 +5,11 @@ import os
 import shutil
 import time
 
+import pydicom
 import pytest
 from archives import MODEL, Detector, Study, write_result
 
+from scrd.archive.connection import ArchiveError
 from scrd.archive.folder import Folder
 from scrd.archive.state import State
 from scrd.archive.watch import watch
@@ -162,3 +164,45 @@ class Gone:
 
     def poll(self, state):
         return False
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_corrected_study_is_scored_again(folder, state, inbox, tmp_path, restarted):
+    study = Study(inbox)
+    study.add(3)
+    detector = Detector()
+    once(folder, state, detector)
+
+    def again():
+        other = Folder(inbox, tmp_path / "out", settle_seconds=SETTLE) if restarted else folder
+        once(other, state, detector)
+        once(other, state, detector)
+        return detector.seen[1:]
+
+    corrected = pydicom.dcmread(study.files[0])
+    corrected.PixelData = bytes(reversed(corrected.PixelData))
+    corrected.save_as(study.files[0])
+    assert again() == [(study.uid, 3)]
+    study.files[0].unlink()
+    assert again() == [(study.uid, 3), (study.uid, 2)]
+    assert again() == [(study.uid, 3), (study.uid, 2)]
+
+
+def test_no_results_leave_no_folder(folder, inbox, tmp_path):
+    study = Study(inbox)
+    folder.store(study.uid, [write_result(tmp_path / "first.dcm", study.uid)])
+    folder.store(study.uid, [])
+    folder.store(study.uid, [])
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_that_is_away_is_waited_for(folder, state, inbox, tmp_path):
+    study = Study(inbox)
+    study.add()
+    os.rename(inbox, tmp_path / "away")
+    with pytest.raises(ArchiveError, match="looking through the folder: No such file") as e:
+        once(folder, state, Detector())
+    assert e.value.away
+    os.rename(tmp_path / "away", inbox)
+    once(folder, state, detector := Detector())
+    assert detector.seen == [(study.uid, 1)]

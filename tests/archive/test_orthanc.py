@@ -86,9 +86,10 @@ class Trap(Orthanc):
             self._stop.set()
         return super().poll(state)
 
-    def store(self, key, files):
-        super().store(key, files)
+    def store(self, key, files, models):
+        others = super().store(key, files, models)
         self.spring("after storing")
+        return others
 
     def _ask(self, method, path, tried, **options):
         self.spring(f"before {tried}")
@@ -237,3 +238,42 @@ def test_wrong_addresses_and_passwords_end_the_watch(tmp_path, monkeypatch):
                 watch(Orthanc(server.url + "/nowhere"), detector, state)
     finally:
         server.kill()
+
+
+def test_a_corrected_image_is_scored_again(tmp_path):
+    if missing():
+        pytest.skip(missing())
+    server = OrthancServer(tmp_path / "orthanc", OverwriteInstances=True)
+    server.start()
+    try:
+        with State(tmp_path / "state", name=server.url, model=MODEL) as state:
+            (study,) = studies(server, tmp_path, 1)
+            detector = Detector()
+            once(server, state, detector)
+            corrected = pydicom.dcmread(study.files[1])
+            corrected.PixelData = bytes(reversed(corrected.PixelData))
+            corrected.save_as(study.files[1])
+            server.push(study.files[1])
+            once(server, state, detector)
+            once(server, state, detector)
+            assert detector.seen == [(study.uid, 2)] * 2
+            assert server.results(study.uid) == [result_uid(study.uid)]
+    finally:
+        server.kill()
+
+
+def test_another_model_replaces_what_this_watch_stored(server, tmp_path, caplog):
+    (study,) = studies(server, tmp_path, 1)
+    server.push(write_result(tmp_path / "others.dcm", study.uid, model="ef" * 32))
+    for model in (MODEL, "cd" * 32):
+        with (
+            caplog.at_level(logging.INFO),
+            State(tmp_path / "state", name=server.url, model=model) as state,
+        ):
+            once(server, state, Detector(model=model))
+        server.push(*study.add())
+    assert server.results(study.uid) == sorted(
+        [result_uid(study.uid, model="cd" * 32), result_uid(study.uid, model="ef" * 32)]
+    )
+    assert "in place of the results of another model" in caplog.text
+    assert caplog.text.count("beside 1 results of other models") == 2

@@ -145,3 +145,64 @@ def test_nobody_else_reads_the_uids(path, caplog):
         state.record(queue=[A])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [r.getMessage() for r in caplog.records] == ["study c47f5b18b8a4: queued"]
+
+
+def test_what_an_older_version_wrote_is_taken_over_and_said(path, caplog):
+    with opened(path) as state:
+        state.record(queue=[A, B], position=(7, "seven"))
+        state.finish("a", "done", stored=True)
+    with sqlite3.connect(path) as db:  # as format 1 had it
+        db.execute("ALTER TABLE studies DROP COLUMN flagged")
+        db.execute("ALTER TABLE studies DROP COLUMN stored")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with opened(path, model="new") as state:
+        assert (state.position, state.counts) == ((7, "seven"), {"done": 1, "queued": 1})
+        assert state.of_other_models == 1
+        assert (state.claim().key, state.claim().stored) == ("b", ())
+    assert "written by an older version" in caplog.text
+    caplog.clear()
+    opened(path).close()
+    assert caplog.text == ""
+
+
+def test_a_damaged_file_and_another_database_are_left_alone(path):
+    with opened(path) as state:
+        state.record(queue=[Arrival(f"k{i}", f"1.2.{i}", "f" * 64) for i in range(200)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StateError, match="or damaged; move it away to begin anew"):
+        opened(path)
+    assert len(path.read_bytes()) == len(whole) // 2
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE accounts (name TEXT)")
+    db.close()
+    with pytest.raises(StateError, match="not a state file of scrd watch"):
+        opened(path)
+    with sqlite3.connect(path) as db:
+        assert [n for (n,) in db.execute("SELECT name FROM sqlite_master")] == ["accounts"]
+    db.close()
+    path.unlink()
+    opened(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM archive")
+    db.close()
+    with pytest.raises(StateError, match="or damaged"):
+        opened(path)
+
+
+def test_whose_results_the_archive_holds_is_known(path):
+    with opened(path) as state:
+        state.record(queue=[A, B])
+        state.finish("a", "done", stored=True, flagged=True)
+        state.finish("b", "refused", stored=False)
+        assert (state.flagged, state.of_other_models) == (1, 0)
+    with opened(path, model="other") as state:
+        assert state.of_other_models == 1
+        state.record(queue=[A])
+        assert state.claim().stored == ("m",)
+        state.finish("a", "failed")  # nothing was stored, so the old ones are still there
+        assert (state.flagged, state.of_other_models) == (0, 1)
+        state.finish("a", "done", stored=True)
+        assert state.of_other_models == 0

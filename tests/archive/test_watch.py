@@ -14,7 +14,8 @@ from archives import MODEL, Study, result_uid, until
 
 from scrd.archive.connection import ArchiveError
 from scrd.archive.state import Arrival, State
-from scrd.archive.watch import stopping, watch
+from scrd.archive.watch import Results, stopping, watch
+from scrd.dicom.uids import tag
 from scrd.errors import ScrdError
 
 
@@ -43,9 +44,10 @@ class Shelf:
         (folder / "1.dcm").touch()
         return str(self.studies[key.split()[1]])
 
-    def store(self, key, files):
+    def store(self, key, files, models):
         self._answer()
         self.stored.append(key.split()[1])
+        return 0
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def state(tmp_path):
 
 
 def nothing(folder, uid):
-    return []
+    return Results()
 
 
 def test_every_study_is_done_once_and_leaves_no_files(state, tmp_path):
@@ -64,7 +66,7 @@ def test_every_study_is_done_once_and_leaves_no_files(state, tmp_path):
 
     def process(folder, uid):
         folders.append((folder, [f.name for f in folder.iterdir()]))
-        return []
+        return Results()
 
     (tmp_path / "state.work" / "left by a kill").mkdir(parents=True)
     for _ in range(2):
@@ -91,6 +93,100 @@ def test_a_refusal_is_final_until_the_images_change(state, caplog):
     assert state.counts == {"done": 1}
 
 
+class Kept(Shelf):
+    """Remembers the files that it holds, and of which models it was told to let go."""
+
+    def __init__(self, *arguments, others=0):
+        super().__init__(*arguments)
+        self.holds, self.models, self.others = {}, [], others
+
+    def store(self, key, files, models):
+        self.holds[key] = list(files)
+        self.models.append(set(models))
+        return self.others
+
+
+def scored(folder, uid):
+    return Results([folder], words="not flagged, score 0.5, p 0.25, 2 images")
+
+
+def test_a_study_has_one_line_that_says_what_came_of_it(state, caplog):
+    with caplog.at_level(logging.INFO):
+        outcomes = watch(Kept(["1.1"], others=3), scored, state, once=True)
+    assert outcomes == {"done": 1}
+    [line] = [r.getMessage() for r in caplog.records if "done" in r.getMessage()]
+    assert line.startswith(f"study {tag('1.1')}: done, 1 results stored; not flagged, score 0.5, ")
+    assert "p 0.25, 2 images; 0.0 s" in line
+    assert "beside 3 results of other models" in line
+    assert "1.1:" not in line.replace(tag("1.1"), "")
+
+
+def test_a_study_refused_after_a_correction_loses_its_old_results(state, caplog):
+    shelf = Kept(["1.1"])
+    watch(shelf, scored, state, once=True)
+    assert shelf.holds["key 1.1"]
+
+    def process(folder, uid):
+        raise ScrdError("the model knows no feet")
+
+    shelf.studies["1.1"] = 2
+    assert watch(shelf, process, state, once=True) == {"refused": 1}
+    assert shelf.holds["key 1.1"] == []
+    assert "knows no feet" in caplog.text and "in place of the results of" in caplog.text
+    assert state.claim() is None
+
+
+def test_a_study_may_be_refused_with_files(state, caplog):
+    def process(folder, uid):
+        return Results([folder], refusal="no DICOM object could be written: so")
+
+    shelf = Kept(["1.1"])
+    assert watch(shelf, process, state, once=True) == {"refused": 1}
+    assert len(shelf.holds["key 1.1"]) == 1
+    assert state.counts == {"refused": 1}
+    assert "refused: no DICOM object could be written: so" in caplog.text
+
+
+def test_results_of_another_model_are_replaced_and_that_is_said(tmp_path, caplog):
+    shelf = Kept(["1.1"])
+    for model in ("old", "new"):
+        with (
+            caplog.at_level(logging.INFO),
+            State(tmp_path / "state", name="shelf", model=model) as state,
+        ):
+            watch(shelf, scored, state, once=True)
+    assert shelf.models == [{"old"}, {"old", "new"}]
+    assert caplog.text.count("in place of the results of another model") == 1
+
+
+def test_a_heartbeat_says_how_things_stand(state, caplog):
+    stop = threading.Event()
+
+    class Ending(Shelf):
+        polls = 0
+
+        def poll(self, state):
+            self.polls += 1
+            if self.polls == 4:
+                stop.set()
+            return super().poll(state)
+
+    def process(folder, uid):
+        return Results(flagged=uid == "1.1")
+
+    with caplog.at_level(logging.INFO):
+        watch(Ending(), process, state, poll_seconds=0.01, stop=stop, heartbeat_seconds=0)
+    beats = [r.getMessage() for r in caplog.records if "last answer" in r.getMessage()]
+    assert beats[0] == (
+        "2 studies done, 1 of them flagged, 0 refused, 0 failed, 0 waiting, last answer 0 s ago"
+    )
+    caplog.clear()
+    stop.clear()
+    with caplog.at_level(logging.INFO):
+        watch(Ending(), process, state, poll_seconds=0.01, stop=stop, heartbeat_seconds=60)
+    assert "last answer" not in caplog.text
+
+
 def test_other_failures_are_tried_again_then_given_up(state, caplog):
     calls = []
     stop = threading.Event()
@@ -101,7 +197,7 @@ def test_other_failures_are_tried_again_then_given_up(state, caplog):
             stop.set()
         if uid == "1.1":
             raise ValueError("Doe^Jane is no number")
-        return []
+        return Results()
 
     watch(Shelf(), process, state, poll_seconds=0.01, stop=stop, attempts=3, retry_seconds=0.1)
     assert sorted(calls) == ["1.1", "1.1", "1.1", "1.2"]

@@ -22,9 +22,10 @@ def main(url, state_file, log, moment):
             time.sleep(1 if moment == "slow" else 60)
 
     class Watched(Orthanc):
-        def store(self, key, files):
-            super().store(key, files)
+        def store(self, key, files, models):
+            others = super().store(key, files, models)
             reached("stored")
+            return others
 
     class Kept(State):
         def record(self, **named):

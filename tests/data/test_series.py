@@ -18,7 +18,11 @@ def header(number, position, *, orientation=AXIAL, name=None, **changes):
         "sop_uid": f"1.2.{number}",
         "series_uid": "1.3",
         "study_uid": "1.4",
+        "frame_of_reference": "1.5",
         "patient": "key",
+        "person": changes.get("patient") or "key",
+        "named": ("name", "birth"),
+        "keys": ((None,) * 4,),
         "frames": 1,
         "instance_number": number,
         "orientations": (orientation,),
@@ -141,13 +145,67 @@ def test_mixed_orientations_go_by_number():
     assert order(series) == ["0", "1", "2"]
 
 
-def test_copies_of_a_file_count_once():
-    headers = stack([0, 2, 4])
-    headers.append(header(1, (10.0, 20.0, 2), name="copy.dcm"))
+def test_different_images_under_one_sop_instance_uid_are_all_kept():
+    headers = [*stack([0, 2, 4]), header(9, (10.0, 20.0, 6), sop_uid="1.2.1")]
     [series] = assemble(headers)
-    assert order(series) == ["0", "1", "2"]
-    assert series.problems == ("1 files are copies of others",)
+    assert order(series) == ["0", "1", "2", "9"]
+    assert series.problems == ("2 different images carry one SOP Instance UID",)
     assert series.affine is not None
+
+
+@pytest.mark.parametrize("uid", ["1.3", "1.33"])
+def test_patients_under_one_study_uid_are_kept_apart(uid):
+    headers = [
+        header(1, (0, 0, 0), patient="anna"),
+        header(2, (0, 0, 2), patient="berta", series_uid=uid),
+        header(3, (0, 0, 4), patient=None, person="", series_uid=uid),
+        header(4, (0, 0, 6), patient=None, person="cilli", series_uid=uid),
+    ]
+    found = assemble(headers)
+    assert [order(series) for series in found] == [["1"], ["2"], ["3"], ["4"]]
+    assert [s.study for s in found] == [
+        "1.4 (patient 1)",
+        "1.4 (patient 2)",
+        "1.4 (no patient ID, 1)",
+        "1.4 (no patient ID, 2)",
+    ]
+    assert [s.instance_uid for s in found] == ["1.3", uid, uid, uid]
+    assert len({s.uid for s in found}) == 4
+    for series in found:
+        assert series.problems == ("4 patients share its Study Instance UID; they are kept apart",)
+
+
+def test_a_series_uid_of_two_studies_names_two_series():
+    first, second = assemble([header(1, (0, 0, 0)), header(2, (0, 0, 2), study_uid="1.44")])
+    assert (first.study, second.study) == ("1.4", "1.44")
+    assert first.uid != second.uid
+    assert first.problems == ("its Series Instance UID is that of a series of another study too",)
+
+
+def test_positions_in_two_frames_of_reference_are_not_compared():
+    headers = [*stack([4, 2]), header(2, (0, 0, 0), frame_of_reference="1.55")]
+    [series] = assemble(headers)
+    assert series.problems == ("images of 2 frames of reference",)
+    assert series.affine is None
+    assert order(series) == ["0", "1", "2"]
+    without = [header(n, None, orientation=None, frame_of_reference=f"1.{n}") for n in (1, 2)]
+    assert assemble(without)[0].problems == ()
+
+
+def test_what_a_series_should_have_one_of_is_named():
+    [series] = assemble(
+        [
+            *stack([0, 2]),
+            header(2, (10.0, 20.0, 4), info=ImageInfo(64, 48, 1, 16, "DICOM", modality="MR",
+                                                      spacing=(0.5, 0.25))),
+            header(3, (10.0, 20.0, 6), named=("name", "another")),
+            header(4, (10.0, 20.0, 8), named=(None, None)),
+        ]
+    )  # fmt: skip
+    assert series.problems == (
+        "images of 2 modalities",
+        "its files give 2 dates of birth for one patient",
+    )
 
 
 def test_images_without_positions_go_by_number():

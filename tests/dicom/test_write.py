@@ -67,6 +67,59 @@ def test_another_model_writes_other_objects_into_the_same_study(tmp_path):
     assert not {*instances, *series} & {"1.2.3.2", *(f"1.2.3.2.{i}" for i in range(1, 4))}
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"PatientID": "4712"},
+        {"IssuerOfPatientID": "elsewhere"},
+        {"StudyInstanceUID": "1.2.826.9"},
+    ],
+)
+def test_equal_uids_of_two_patients_or_studies_give_no_equal_uid(tmp_path, other):
+    instances, series = [], []
+    for i, changes in enumerate(({}, other)):
+        datasets = [*slices(3), projection()]
+        for dataset in datasets:
+            dataset.SeriesInstanceUID = "1.2.3.2"
+            dataset.pop("FrameOfReferenceUID", None)
+            for keyword, value in changes.items():
+                setattr(dataset, keyword, value)
+        found, detector = scored_study(tmp_path / f"{i}", datasets)
+        for outcome in write_objects(tmp_path / f"out{i}", found, detector, ["sr", "seg", "sc"]):
+            made = pydicom.dcmread(outcome.path)
+            instances.append(made.SOPInstanceUID)
+            series.append((i, made.SeriesInstanceUID))
+    assert len(instances) == len({*instances})
+    assert not {u for i, u in series if i == 0} & {u for i, u in series if i == 1}
+
+
+def test_different_images_under_one_sop_uid_are_in_no_object(tmp_path):
+    unclear = list(slices(3))
+    for dataset in unclear:
+        dataset.SOPInstanceUID = "1.2.3.2.1"
+    first = stored(tmp_path / "a", unclear)
+    second = stored(tmp_path / "b", [projection()])
+    maps = spots([*first, *second])
+    found = study(result("1.2.3.2", first, maps), result("1.2.3.1", second, maps))
+    for kinds in (KINDS, ["sr"]):
+        outcomes = write_objects(tmp_path / "out", found, KnownDetector(maps), kinds)
+        reasons = [o.reason for o in outcomes if isinstance(o, Unwritten)]
+        assert any("different images carry one SOP Instance UID" in r for r in reasons)
+        for outcome in outcomes:
+            if isinstance(outcome, Written):
+                assert "1.2.3.2.1\n" not in str(pydicom.dcmread(outcome.path))
+
+
+def test_images_of_two_patients_never_become_one_object(tmp_path):
+    datasets = list(slices(2))
+    datasets[1].PatientID = "4712"
+    found, detector = scored_study(tmp_path, datasets)
+    outcomes = write_objects(tmp_path / "out", found, detector, KINDS)
+    reasons = {o.kind: o.reason for o in outcomes if isinstance(o, Unwritten)}
+    assert reasons == dict.fromkeys(KINDS, "its images are of several patients or studies")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_every_object_says_who_made_it_and_of_whom(tmp_path):
     found, detector = scored_study(tmp_path, list(slices(3)))
     numbers = set()

@@ -102,9 +102,11 @@ class Address:
         """What to raise for an exception of requests, whose own text may hold UIDs."""
         response = getattr(cause, "response", None)
         if response is not None:
-            return ArchiveError(
-                self.url, tried, f"HTTP {response.status_code}", response.status_code
-            )
+            status = response.status_code
+            told = f"HTTP {status}"
+            if status in (401, 403):
+                told += ", the user, password or token is missing or not accepted"
+            return ArchiveError(self.url, tried, told, status)
         if isinstance(cause, requests.Timeout):
             return ArchiveError(self.url, tried, "no answer in time")
         if isinstance(cause, requests.exceptions.SSLError):

@@ -6,11 +6,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scrd.archive.connection import StudyGone
+from scrd.archive.connection import ArchiveError, StudyGone
 from scrd.archive.selection import fingerprint
 from scrd.archive.state import Arrival, State
 from scrd.data.reading import file_format
@@ -35,6 +35,11 @@ class _File:
     study: str | None
     sop: str
     odd: bool = False
+
+    @property
+    def revision(self) -> str:
+        """Its image as it is now: a corrected one often comes under the old UID."""
+        return f"{self.sop} {self.stamp}"
 
 
 class Folder:
@@ -65,7 +70,7 @@ class Folder:
             False: all was looked at.
 
         Raises:
-            OSError: the folder itself cannot be read.
+            ArchiveError: the folder itself cannot be read, as when a share is away.
         """
         now = time.time()
         known, self._files = self._files, {}
@@ -89,7 +94,7 @@ class Folder:
         names: dict[str, list[str]] = {study: [] for study in complete}
         for file in self._files.values():
             if file.study in names:
-                names[file.study].append(file.sop)
+                names[file.study].append(file.revision)
         found = {study: fingerprint(sops) for study, sops in names.items()}
         new = [Arrival(s, s, f) for s, f in found.items() if self._recorded.get(s) != f]
         if new:
@@ -102,9 +107,10 @@ class Folder:
         try:
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda e: e.name)
-        except OSError:
+        except OSError as e:
             if folder == self._root:
-                raise
+                cause = e.strerror or type(e).__name__
+                raise ArchiveError(self.name, "looking through the folder", cause) from None
             return  # gone since it was listed, or not ours to read
         for entry in inside:
             path = Path(entry.path)
@@ -137,26 +143,33 @@ class Folder:
             raise StudyGone(self.name)
         for number, path in enumerate(files, 1):
             _link(path, folder / f"{number:06d}.dcm")
-        return fingerprint(f.sop for f in files.values())
+        return fingerprint(f.revision for f in files.values())
 
-    def store(self, key: str, files: Sequence[Path]) -> None:
-        """Put results into the study's folder, whole, in place of those of an earlier time.
+    def store(self, key: str, files: Sequence[Path], models: Collection[str] = ()) -> int:
+        """Put results into the study's folder, whole, in place of all that lies there.
 
         Args:
             key: Study Instance UID.
-            files: They keep their names.
+            files: They keep their names. Without any there is no folder either.
+            models: Of no concern: the folder holds one model's results.
+
+        Returns:
+            0: no others are left.
         """
         final = self._out / tag(key)
         building, older = (final.with_name(f".{final.name}.{end}") for end in ("writing", "older"))
         for left in (building, older):
             shutil.rmtree(left, ignore_errors=True)
-        building.mkdir(parents=True)
+        if files:
+            building.mkdir(parents=True)
         for path in files:
             shutil.copyfile(path, building / path.name)
         if final.exists():
             os.replace(final, older)
-        os.replace(building, final)
+        if files:
+            os.replace(building, final)
         shutil.rmtree(older, ignore_errors=True)
+        return 0
 
 
 def _changed(status: os.stat_result) -> float:

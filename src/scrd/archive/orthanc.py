@@ -8,17 +8,16 @@ never sends it. So every study with a new instance is kept in mind until it is s
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydicom
 import requests
 
 from scrd.archive.connection import TIMEOUT, Address, ArchiveError, StudyGone
 from scrd.archive.selection import fingerprint, is_source
 from scrd.archive.state import Arrival, State
-from scrd.dicom.labels import MAKER
+from scrd.dicom.labels import MAKER, SERIAL
 
 _PAGE = 100
 
@@ -113,24 +112,31 @@ class Orthanc:
                 continue
             if instances:
                 uid = study["MainDicomTags"]["StudyInstanceUID"]
-                arrivals.append(Arrival(study["ID"], uid, fingerprint(instances)))
+                arrivals.append(Arrival(study["ID"], uid, fingerprint(instances.values())))
         return arrivals
 
-    def _sources(self, key: str) -> list[str]:
-        """Identifiers of a study's images: SHA-1 of patient ID and UIDs, so as good as the UIDs."""
-        return [
-            instance
-            for series in self._series(key)
-            if is_source(
-                series["MainDicomTags"].get("Modality"), series["MainDicomTags"].get("Manufacturer")
-            )
-            for instance in series["Instances"]
-        ]
+    def _sources(self, key: str) -> dict[str, str]:
+        """A study's images: Orthanc's identifier → what changes when the file is replaced.
 
-    def _series(self, key: str) -> list[dict[str, Any]]:
+        The identifier is the SHA-1 of patient ID and UIDs, so as good as these, and the same for
+        a corrected image. The name under which Orthanc keeps a file is another one for each
+        that it stores.
+        """
+        series = {
+            s["ID"]
+            for s in self._listed(key, "series")
+            if is_source(s["MainDicomTags"].get("Modality"), s["MainDicomTags"].get("Manufacturer"))
+        }
+        return {
+            i["ID"]: f"{i['ID']} {i.get('FileUuid', '')} {i.get('FileSize', '')}"
+            for i in self._listed(key, "instances")
+            if i["ParentSeries"] in series
+        }
+
+    def _listed(self, key: str, what: str) -> list[dict[str, Any]]:
         try:
             found: list[dict[str, Any]] = self._json(
-                "GET", f"/studies/{key}/series", "listing a study"
+                "GET", f"/studies/{key}/{what}", "listing a study"
             )
         except ArchiveError as e:
             raise (StudyGone(self.name) if e.status == 404 else e) from None
@@ -155,7 +161,7 @@ class Orthanc:
             raise StudyGone(self.name)
         for number, instance in enumerate(instances, 1):
             self._download(instance, folder / f"{number:06d}.dcm")
-        return fingerprint(instances)
+        return fingerprint(instances.values())
 
     def _download(self, instance: str, path: Path) -> None:
         tried = "downloading an instance"
@@ -173,8 +179,8 @@ class Orthanc:
         if promised is not None and int(promised) != path.stat().st_size:
             raise ArchiveError(self.name, tried, "the answer was cut short")
 
-    def store(self, key: str, files: Sequence[Path]) -> None:
-        """Store results, in place of what the same model stored in this study before.
+    def store(self, key: str, files: Sequence[Path], models: Collection[str]) -> int:
+        """Store results, in place of what the same watch stored in this study before.
 
         Orthanc keeps the first version of an instance, so what is to be replaced is deleted first;
         nothing is ever deleted that scrd has not written.
@@ -182,34 +188,38 @@ class Orthanc:
         Args:
             key: Orthanc's identifier of the study.
             files: DICOM files of scrd.
+            models: Fingerprints of the models whose results are replaced.
+
+        Returns:
+            How many results of other models the study holds.
 
         Raises:
             ArchiveError: the archive did not take a file; the study is to be done again.
         """
-        headers = (
-            pydicom.dcmread(f, stop_before_pixels=True, specific_tags=["DeviceSerialNumber"])
-            for f in files
-        )
-        self._delete_own(key, {str(h.get("DeviceSerialNumber", "")) for h in headers})
+        others = self._delete_own(key, {model[:SERIAL] for model in models})
         for number, path in enumerate(files, 1):
             tried = f"storing result {number} of {len(files)}"
             with open(path, "rb") as file:
                 answer = self._json("POST", "/instances", tried, data=file)
             if answer.get("Status") not in ("Success", "AlreadyStored"):
                 raise ArchiveError(self.name, tried, "the archive's own rules refuse it", 409)
+        return others
 
-    def _delete_own(self, key: str, serials: set[str]) -> None:
-        for series in self._series(key):
+    def _delete_own(self, key: str, serials: set[str]) -> int:
+        others = 0
+        for series in self._listed(key, "series"):
             if series["MainDicomTags"].get("Manufacturer") != MAKER:
                 continue
             for instance in series["Instances"]:
                 tried = "replacing an older result"
                 header = self._json("GET", f"/instances/{instance}/simplified-tags", tried)
-                if (
-                    header.get("Manufacturer") == MAKER
-                    and header.get("DeviceSerialNumber", "") in serials
-                ):
+                if header.get("Manufacturer") != MAKER:
+                    continue
+                if header.get("DeviceSerialNumber", "") in serials:
                     self._ask("DELETE", f"/instances/{instance}", tried).close()
+                else:
+                    others += 1
+        return others
 
     def _json(self, method: str, path: str, tried: str, **options: Any) -> Any:
         with self._ask(method, path, tried, **options) as answer:

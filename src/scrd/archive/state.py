@@ -23,7 +23,7 @@ from scrd.errors import ScrdError
 
 Outcome = Literal["done", "refused", "failed"]
 
-_FORMAT = 1
+_FORMAT = 2
 _TABLES = (
     """CREATE TABLE archive (
         name TEXT NOT NULL,         -- address or folder, without credentials
@@ -40,9 +40,18 @@ _TABLES = (
         attempts INTEGER NOT NULL DEFAULT 0,
         next_try REAL NOT NULL,     -- seconds since the epoch
         reason TEXT NOT NULL DEFAULT '',
-        updated REAL NOT NULL
+        updated REAL NOT NULL,
+        flagged INTEGER NOT NULL DEFAULT 0,
+        stored TEXT NOT NULL DEFAULT ''  -- models whose results the archive holds, with spaces
     )""",
     "CREATE INDEX waiting ON studies (status, next_try)",
+    f"PRAGMA user_version = {_FORMAT}",
+)
+
+_FROM_1 = (
+    "ALTER TABLE studies ADD COLUMN flagged INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE studies ADD COLUMN stored TEXT NOT NULL DEFAULT ''",
+    "UPDATE studies SET stored = model WHERE status = 'done'",
     f"PRAGMA user_version = {_FORMAT}",
 )
 
@@ -76,11 +85,19 @@ class Job:
         key: What the archive calls it.
         uid: Study Instance UID.
         attempts: How often it was begun, this time included.
+        stored: Fingerprints of the models whose results the archive holds from earlier times.
     """
 
     key: str
     uid: str
     attempts: int
+    stored: tuple[str, ...] = ()
+
+
+_NOT_OURS = (
+    "not a state file of scrd watch, or damaged; move it away to begin anew, which scores again "
+    "what the archive holds"
+)
 
 
 class State:
@@ -110,7 +127,7 @@ class State:
             raise StateError(f"{path}: another scrd watch is using this state file") from None
         except sqlite3.DatabaseError as e:
             self.close()
-            raise StateError(f"{path}: not a state file of scrd watch ({type(e).__name__})") from e
+            raise StateError(f"{path}: {_NOT_OURS} ({type(e).__name__})") from e
         except OSError as e:
             self.close()
             raise StateError(f"{path}: cannot be written ({e.strerror})") from e
@@ -123,19 +140,37 @@ class State:
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         self._db = sqlite3.connect(self.path, isolation_level=None)
         self._db.execute("PRAGMA synchronous = FULL")
+        if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise StateError(f"{self.path}: {_NOT_OURS}")
         format_ = self._db.execute("PRAGMA user_version").fetchone()[0]
         if format_ == 0:
+            if self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+                raise StateError(f"{self.path}: {_NOT_OURS}")
             with self._transaction():
                 for statement in _TABLES:
                     self._db.execute(statement)
                 self._db.execute("INSERT INTO archive VALUES (?, 0, '')", (name,))
+        elif format_ == 1:
+            with self._transaction():
+                for statement in _FROM_1:
+                    self._db.execute(statement)
+            log.warning(
+                "%s: written by an older version, which did not see images that were replaced: "
+                "each study is scored once more when it is seen again",
+                self.path,
+            )
         elif format_ != _FORMAT:
             raise StateError(
                 f"{self.path}: state of format {format_}, this version of scrd reads {_FORMAT}"
             )
-        known = self._db.execute("SELECT name FROM archive").fetchone()[0]
-        if known != name:
-            raise StateError(f"{self.path}: belongs to {known}, not to {name}; choose another file")
+        known = self._db.execute("SELECT name FROM archive").fetchone()
+        self._db.execute("SELECT key FROM arriving UNION SELECT stored FROM studies LIMIT 1")
+        if known is None:
+            raise StateError(f"{self.path}: {_NOT_OURS}")
+        if known[0] != name:
+            raise StateError(
+                f"{self.path}: belongs to {known[0]}, not to {name}; choose another file"
+            )
 
     @property
     def position(self) -> tuple[int, str]:
@@ -153,6 +188,18 @@ class State:
         """Status → number of studies."""
         rows = self._db.execute("SELECT status, COUNT(*) FROM studies GROUP BY status")
         return {status: count for status, count in rows}
+
+    @property
+    def flagged(self) -> int:
+        """How many of the studies that are done are flagged."""
+        query = "SELECT COUNT(*) FROM studies WHERE status = 'done' AND flagged"
+        return int(self._db.execute(query).fetchone()[0])
+
+    @property
+    def of_other_models(self) -> int:
+        """How many studies hold results of another model that this watch has stored."""
+        query = "SELECT COUNT(*) FROM studies WHERE stored NOT IN ('', ?)"
+        return int(self._db.execute(query, (self.model,)).fetchone()[0])
 
     def record(
         self,
@@ -203,7 +250,7 @@ class State:
         now = time.time()
         with self._transaction():
             row = self._db.execute(
-                "SELECT key, uid, attempts + 1 FROM studies"
+                "SELECT key, uid, attempts + 1, stored FROM studies"
                 " WHERE status = 'queued' AND next_try <= ? ORDER BY next_try, rowid LIMIT 1",
                 (now,),
             ).fetchone()
@@ -213,10 +260,18 @@ class State:
                 "UPDATE studies SET attempts = attempts + 1, updated = ? WHERE key = ?",
                 (now, row[0]),
             )
-        return Job(*row)
+        key, uid, attempts, stored = row
+        return Job(key, uid, attempts, tuple(stored.split()))
 
     def finish(
-        self, key: str, outcome: Outcome, *, fingerprint: str | None = None, reason: str = ""
+        self,
+        key: str,
+        outcome: Outcome,
+        *,
+        fingerprint: str | None = None,
+        reason: str = "",
+        flagged: bool = False,
+        stored: bool | None = None,
     ) -> None:
         """Take a study out of the queue.
 
@@ -225,12 +280,17 @@ class State:
             outcome: What came of it.
             fingerprint: Of the images that were scored, where they were fetched.
             reason: Why it was refused or failed, without patient data.
+            flagged: Whether something in it is.
+            stored: Whether the archive now holds results of this model, and of no other one that
+                this watch used; None where that is as it was.
         """
+        models = None if stored is None else self.model * stored
         with self._transaction():
             self._db.execute(
                 "UPDATE studies SET status = ?, fingerprint = COALESCE(?, fingerprint), model = ?,"
-                " reason = ?, updated = ? WHERE key = ?",
-                (outcome, fingerprint, self.model, reason, time.time(), key),
+                " reason = ?, flagged = ?, stored = COALESCE(?, stored), updated = ?"
+                " WHERE key = ?",
+                (outcome, fingerprint, self.model, reason, flagged, models, time.time(), key),
             )
 
     def retry(self, key: str, *, seconds: float, reason: str) -> None:

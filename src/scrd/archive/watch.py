@@ -14,20 +14,41 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from scrd.archive.connection import ArchiveError, StudyGone
-from scrd.archive.state import Job, State
+from scrd.archive.state import Job, Outcome, State
 from scrd.dicom.uids import tag
 from scrd.errors import ScrdError
 
-Process = Callable[[Path, str], Sequence[Path]]
-"""(folder with a study's images, its Study Instance UID) → DICOM files to store beside them.
+
+@dataclass(frozen=True)
+class Results:
+    """What came of a study.
+
+    Attributes:
+        files: To store beside the images.
+        words: For the log: flagged or not, score, p-value, number of images.
+        flagged: Whether something in it is.
+        refusal: Why the study does not count as done in spite of its files; empty where it does.
+    """
+
+    files: Sequence[Path] = ()
+    words: str = ""
+    flagged: bool = False
+    refusal: str = ""
+
+
+Process = Callable[[Path, str], Results]
+"""(folder with a study's images, its Study Instance UID) → what to store beside them.
 
 May write them beside the folder: its parent is removed when the study is done. Raises ScrdError to
 refuse the study, which is final until its images change; any other exception is tried again.
@@ -52,8 +73,12 @@ class Archive(Protocol):
     def fetch(self, key: str, folder: Path) -> str:
         """Put the images of a study into a folder; returns their fingerprint."""
 
-    def store(self, key: str, files: Sequence[Path]) -> None:
-        """Store results, in place of those of an earlier time."""
+    def store(self, key: str, files: Sequence[Path], models: Collection[str]) -> int:
+        """Store results, if any, in place of those that these models left at earlier times.
+
+        Returns:
+            How many results of other models are left beside them.
+        """
 
 
 def watch(
@@ -66,7 +91,8 @@ def watch(
     stop: threading.Event | None = None,
     attempts: int = 5,
     retry_seconds: float = 30.0,
-) -> None:
+    heartbeat_seconds: float = 60.0,
+) -> Counter[str]:
     """Score every complete study of an archive and store the results beside it.
 
     Args:
@@ -78,6 +104,10 @@ def watch(
         stop: Set to stop after the study in hand; see :func:`stopping`.
         attempts: How often a study is begun before it counts as failed.
         retry_seconds: Wait before the second attempt, doubled for each further one.
+        heartbeat_seconds: How long at least between two lines that say how things stand.
+
+    Returns:
+        How often a study was "done", "refused", "failed", or is to be tried again ("retry").
 
     Raises:
         ArchiveError: with `once`, the archive is away; without, it answers that it does not know
@@ -88,12 +118,14 @@ def watch(
     shutil.rmtree(state.work, ignore_errors=True)
     state.work.mkdir(mode=0o700)
     misses = 0
+    told = heard = time.monotonic()
+    outcomes: Counter[str] = Counter()
 
     def back() -> None:
-        nonlocal misses
+        nonlocal misses, heard
         if misses:
             log.info("%s: back", archive.name)
-        misses = 0
+        misses, heard = 0, time.monotonic()
 
     try:
         while not stop.is_set():
@@ -101,7 +133,7 @@ def watch(
                 while archive.poll(state) and not stop.is_set():
                     pass
                 while not stop.is_set() and (job := state.claim()):
-                    _do(archive, process, state, job, attempts, retry_seconds)
+                    outcomes[_do(archive, process, state, job, attempts, retry_seconds)] += 1
                     back()
             except ArchiveError as e:
                 refused = e.status is not None and e.status < 500 and not e.away
@@ -114,10 +146,24 @@ def watch(
                 continue
             back()
             if once:
-                return
+                break
+            if time.monotonic() - told >= heartbeat_seconds:
+                told = time.monotonic()
+                log.info("%s, last answer %.0f s ago", standing(state), told - heard)
             stop.wait(poll_seconds)
     finally:
         shutil.rmtree(state.work, ignore_errors=True)
+    return outcomes
+
+
+def standing(state: State) -> str:
+    """How many studies came to what, in words."""
+    counts = state.counts
+    return (
+        f"{counts.get('done', 0)} studies done, {state.flagged} of them flagged, "
+        f"{counts.get('refused', 0)} refused, {counts.get('failed', 0)} failed, "
+        f"{counts.get('queued', 0)} waiting"
+    )
 
 
 def _do(
@@ -127,49 +173,71 @@ def _do(
     job: Job,
     attempts: int,
     retry_seconds: float,
-) -> None:
+) -> str:
     """One study; raises ArchiveError when the archive is away, the study then waits."""
     name = tag(job.uid)
+    models = {*job.stored, state.model}
+    begun = time.monotonic()
 
-    def failed(reason: str) -> None:
+    def failed(reason: str) -> str:
         if job.attempts >= attempts:
             state.finish(job.key, "failed", reason=reason)
             log.error("study %s: failed %d times: %s", name, job.attempts, reason)
-        else:
-            wait = retry_seconds * 2 ** (job.attempts - 1)
-            state.retry(job.key, seconds=wait, reason=reason)
-            log.warning("study %s: %s; next attempt in %.0f s", name, reason, wait)
+            return "failed"
+        wait = retry_seconds * 2 ** (job.attempts - 1)
+        state.retry(job.key, seconds=wait, reason=reason)
+        log.warning("study %s: %s; next attempt in %.0f s", name, reason, wait)
+        return "retry"
 
     if job.attempts > attempts:
-        failed("the process did not live through it")
-        return
+        return failed("the process did not live through it")
     try:
         with tempfile.TemporaryDirectory(dir=state.work) as scratch:
             folder = Path(scratch, "study")
             folder.mkdir()
             fingerprint = archive.fetch(job.key, folder)
             try:
-                files = process(folder, job.uid)
+                results = process(folder, job.uid)
             except ScrdError as e:
-                state.finish(job.key, "refused", fingerprint=fingerprint, reason=str(e))
-                log.warning("study %s: refused: %s", name, e)
-                return
-            archive.store(job.key, files)
-        state.finish(job.key, "done", fingerprint=fingerprint)
-        log.info("study %s: done, %d results stored", name, len(files))
+                results = Results(refusal=str(e))
+            others = archive.store(job.key, results.files, models)
+        words = [results.words, f"{time.monotonic() - begun:.1f} s"]
+        if job.stored:
+            same = set(job.stored) == {state.model}
+            whose = "an earlier time" if same else "another model"
+            words.append(f"in place of the results of {whose}")
+        if others:
+            words.append(f"beside {others} results of other models, stored by others")
+        said = "; ".join(filter(None, words))
+        if results.refusal:
+            outcome: Outcome = "refused"
+            log.warning("study %s: refused: %s; %s", name, results.refusal, said)
+        else:
+            outcome = "done"
+            log.info("study %s: done, %d results stored; %s", name, len(results.files), said)
+        state.finish(
+            job.key,
+            outcome,
+            fingerprint=fingerprint,
+            reason=results.refusal,
+            flagged=results.flagged,
+            stored=bool(results.files),
+        )
+        return outcome
     except StudyGone:
         state.forget(job.key)
         log.warning("study %s: not in the archive any more", name)
+        return "gone"
     except ArchiveError as e:
         if e.away:
             state.put_back(job.key)
             raise
-        failed(str(e))
+        return failed(str(e))
     except Exception as e:
         if isinstance(e, OSError) and e.errno in _FULL:
             state.put_back(job.key)
             raise
-        failed(_where(e))
+        return failed(_where(e))
 
 
 def _where(e: Exception) -> str:

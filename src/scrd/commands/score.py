@@ -104,6 +104,11 @@ def score(
         out.print(f"{listing.left_out} DICOM files hold no image and were left out")
     if passed_over := in_words(listing.others):
         out.print(passed_over, markup=False, highlight=False, soft_wrap=True)
+    if listing.copies:
+        out.print(
+            f"{len(listing.copies)} files are copies and were used once, "
+            f"see {out_folder / 'warnings.csv'}"
+        )
     if summary.doubted:
         out.print(f"{summary.doubted} images are doubtful, see {out_folder / 'warnings.csv'}")
     for reason in summary.unwritten:

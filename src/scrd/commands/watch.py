@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +15,10 @@ from scrd.commands.common import (
     load_scorer,
     parse_kinds,
 )
-from scrd.system.console import out, refusing
+from scrd.system.console import SKIPPED, out, refusing
+
+if TYPE_CHECKING:
+    from scrd.report.outputs import Summary
 
 
 def watch(
@@ -43,32 +47,41 @@ def watch(
 ) -> None:
     """Score every study that arrives in an Orthanc or a folder and store the results back."""
     import logging
+    import sqlite3
 
+    from scrd import __version__
     from scrd.archive.folder import Folder
     from scrd.archive.orthanc import Orthanc
     from scrd.archive.state import State
-    from scrd.archive.watch import stopping
+    from scrd.archive.watch import Results, standing, stopping
     from scrd.archive.watch import watch as watch_archive
     from scrd.data.series import list_sources
     from scrd.errors import ConfigError, ScrdError
     from scrd.report.outputs import Outputs, score_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log = logging.getLogger("scrd.watch")
 
-    def process(study: Path, _uid: str) -> list[Path]:
+    def process(study: Path, _uid: str) -> Results:
         # of a watched folder these are links; results name what they lead to
         listing = list_sources(sorted(path.resolve() for path in study.iterdir()))
         results = study.parent / "results"
         summary = score_all(
             detector, listing, results, Outputs(overlays=False, kinds=kinds), batch_size=batch_size
         )
-        for reason in summary.unwritten:
-            logging.getLogger("scrd.watch").warning("not written: %s", reason)
         if summary.images == len(summary.failures):
             why = summary.failures[0].reason if summary.failures else "it holds none"
             raise ScrdError(f"none of {summary.images} images could be scored: {why}")
+        refusal = ""
+        if kinds and summary.unwritten and not summary.objects:
+            refusal = f"no DICOM object could be written: {summary.unwritten[0]}"
         tables = sorted(results.glob("*.csv")) if folder is not None else []
-        return [*summary.objects, *tables]
+        return Results(
+            (*summary.objects, *tables),
+            in_words(summary, len(listing.copies)),
+            bool(summary.flagged_studies),
+            refusal,
+        )
 
     with refusing():
         kinds = parse_kinds(dicom_out)
@@ -78,20 +91,91 @@ def watch(
             raise ConfigError("--folder needs --out, and --orthanc takes none")
         if orthanc is not None and not kinds:
             raise ConfigError("--dicom-out is empty: there would be nothing to store")
-        detector = load_scorer(model, device)
         archive: Orthanc | Folder
         if orthanc is not None:
             archive = Orthanc(orthanc)
         else:
             assert folder is not None and out_folder is not None
+            _check_folders(folder, out_folder)
             archive = Folder(folder, out_folder, settle_seconds=settle)
+        detector = load_scorer(model, device)
         assert detector.fingerprint is not None
-        with (
-            State(state, name=archive.name, model=detector.fingerprint) as known,
-            stopping() as stop,
-        ):
-            if retry_failed:
-                known.retry_failed()
-            watch_archive(archive, process, known, poll_seconds=poll, once=once, stop=stop)
-            counts = known.counts
+        try:
+            with (
+                State(state, name=archive.name, model=detector.fingerprint) as known,
+                stopping() as stop,
+            ):
+                log.info(
+                    "scrd %s watches %s; model %s, fingerprint %s; DICOM objects %s; state %s",
+                    __version__,
+                    archive.name,
+                    model.resolve().name,
+                    detector.fingerprint,
+                    ", ".join(kinds) or "none",
+                    state,
+                )
+                log.info("so far %s", standing(known))
+                if known.of_other_models:
+                    log.warning(
+                        "%d studies hold results of another model; each keeps them until it is "
+                        "scored again",
+                        known.of_other_models,
+                    )
+                if retry_failed:
+                    known.retry_failed()
+                outcomes = watch_archive(
+                    archive, process, known, poll_seconds=poll, once=once, stop=stop
+                )
+                counts = known.counts
+        except OSError as e:
+            raise ScrdError(
+                f"stopped: {e.strerror or type(e).__name__}; the study in hand waits in {state}"
+            ) from e
+        except sqlite3.Error as e:
+            raise ScrdError(f"{state}: cannot be read or written any more ({e})") from e
     out.print(", ".join(f"{n} {status}" for status, n in counts.items()) or "no study")
+    if once and outcomes.keys() & {"refused", "failed", "retry"}:
+        raise typer.Exit(SKIPPED)
+
+
+def in_words(summary: Summary, copies: int) -> str:
+    """What was found in a study, for the log: nothing of a patient, no path, no UID."""
+    said = []
+    for verdict in summary.verdicts:
+        if verdict is None:
+            said.append("a study without verdict")
+        else:
+            said.append(
+                f"{'flagged' if verdict.flag else 'not flagged'}, score {verdict.score:.3g}, "
+                f"p {verdict.p_value:.3g}, {verdict.images} images"
+            )
+    if len(said) > 1:
+        said.insert(0, f"{len(said)} patients or studies under its UID, kept apart")
+    if summary.failures:
+        reasons = Counter(failure.reason for failure in summary.failures).most_common(3)
+        told = "; ".join(f"{reason} ({times})" for reason, times in reasons)
+        said.append(f"{len(summary.failures)} images without a score: {told}")
+    if summary.doubted:
+        said.append(f"{summary.doubted} doubtful")
+    if copies:
+        said.append(f"{copies} copies left out")
+    if summary.unwritten:
+        said.append(f"{len(summary.unwritten)} objects not written: {summary.unwritten[0]}")
+    return "; ".join(said)
+
+
+def _check_folders(folder: Path, out_folder: Path) -> None:
+    """Refuse at the start what would fail at the first study."""
+    import tempfile
+
+    from scrd.errors import ConfigError
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder, so there is nothing to watch")
+    try:
+        out_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out_folder):
+            pass
+    except OSError as e:
+        cause = e.strerror or type(e).__name__
+        raise ConfigError(f"{out_folder}: results cannot be written there: {cause}") from None

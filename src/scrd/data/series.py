@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scrd.data.copies import without_copies
 from scrd.data.finding import PICTURE_SUFFIXES, in_words, look_through
 from scrd.data.reading import file_format
-from scrd.data.source import Series, Source
+from scrd.data.source import APART, Series, Source
 from scrd.errors import ImageError
 
 if TYPE_CHECKING:
@@ -36,12 +37,15 @@ class Listing:
         failures: The files that hold images, but whose header cannot be read.
         left_out: How many DICOM files hold no image of a patient: reports, segmentations and
             presentation states, DICOMDIRs, and whatever this software wrote.
+        copies: The files that are used once although they were met twice, with the reason: see
+            :func:`scrd.data.copies.without_copies`.
         others: The files of the folders that are no images.
     """
 
     sources: tuple[Source, ...]
     failures: tuple[ImageError, ...]
     left_out: int
+    copies: tuple[ImageError, ...] = ()
     others: tuple[Path, ...] = ()
 
 
@@ -73,20 +77,25 @@ def list_sources(paths: Iterable[Path]) -> Listing:
         else:
             files.append(path)
     # study → its images; a picture is a study of its own
-    studies: dict[str, list[Source]] = {}
+    studies: dict[Hashable, list[Source]] = {}
     headers: list[DicomHeader] = []
     failures: list[ImageError] = []
     left_out = 0
+    copies = [
+        ImageError(path, "given more than once; it is used once")
+        for path, times in Counter(files).items()
+        if times > 1
+    ]
     for path in dict.fromkeys(files):
         if path.suffix.lower() in PICTURE_SUFFIXES:
-            studies[str(path)] = [Source(path)]
+            studies[path] = [Source(path)]
             continue
         try:
             kind = file_format(path)
             if kind == "NIfTI":
-                studies[str(path)] = list(_nifti_series(path).sources)
+                studies[path] = list(_nifti_series(path).sources)
             elif kind != "DICOM":
-                studies[str(path)] = [Source(path)]
+                studies[path] = [Source(path)]
             else:
                 from scrd.data.formats.dicom import read_header
 
@@ -98,12 +107,15 @@ def list_sources(paths: Iterable[Path]) -> Listing:
                     studies.setdefault(_study(header), [])
         except ImageError as error:
             failures.append(error)
+    headers, same = without_copies(headers)
+    study_of = {header.path: _study(header) for header in headers}
     for series in assemble(headers):
-        studies[series.study] += series.sources
+        studies[study_of[series.places[0][0]]] += series.sources
     return Listing(
         tuple(source for sources in studies.values() for source in sources),
         tuple(failures),
         left_out,
+        (*copies, *same),
         tuple(others),
     )
 
@@ -116,18 +128,21 @@ def _nifti_series(path: Path) -> Series:
     return Series(str(path), str(path), None, places, found.affine, found.problems, "NIfTI")
 
 
-def _study(header: DicomHeader) -> str:
-    return header.study_uid or str(header.path.parent)
+def _study(header: DicomHeader) -> tuple[str, str]:
+    """What makes files one study: its UID, or else their folder; and whose it is."""
+    return header.study_uid or str(header.path.parent), header.person
 
 
 def assemble(headers: Sequence[DicomHeader]) -> list[Series]:
     """Put DICOM images into series, each in geometric order.
 
     Files without a Series Instance UID are series of their own; files without a Study Instance
-    UID belong to the study of their folder.
+    UID belong to the study of their folder. Images of two patients are never put together,
+    whatever their UIDs say: then the names of study and series tell them apart, and the problems
+    of the series say so.
 
     Args:
-        headers: Of images, in any order.
+        headers: Of images, in any order, without copies.
 
     Returns:
         The series, those of one study in the order in which they first appear.
@@ -136,11 +151,37 @@ def assemble(headers: Sequence[DicomHeader]) -> list[Series]:
         key: f"patient {i}"
         for i, key in enumerate(sorted({h.patient for h in headers if h.patient}), 1)
     }
-    members: dict[tuple[str, str], list[DicomHeader]] = {}
+    members: dict[tuple[tuple[str, str], str], list[DicomHeader]] = {}
+    owners: dict[str, set[str]] = {}
+    places: dict[str, set[tuple[str, str]]] = {}
     for header in headers:
-        key = (_study(header), header.series_uid or str(header.path))
-        members.setdefault(key, []).append(header)
-    return [_series(study, uid, found, numbers) for (study, uid), found in members.items()]
+        key, uid = _study(header), header.series_uid or str(header.path)
+        members.setdefault((key, uid), []).append(header)
+        owners.setdefault(key[0], set()).add(key[1])
+        places.setdefault(uid, set()).add(key)
+    found = []
+    for ((study, person), uid), inside in members.items():
+        name, series = study, uid
+        problems: list[str] = []
+        if len(owners[study]) > 1:
+            whose = _whose(person, sorted(owners[study]), numbers)
+            name, series = f"{study}{APART}{whose})", f"{uid}{APART}{whose})"
+            problems.append(
+                f"{len(owners[study])} patients share its Study Instance UID; they are kept apart"
+            )
+        elif len(places[uid]) > 1:
+            series = f"{uid}{APART}study {study})"
+            problems.append("its Series Instance UID is that of a series of another study too")
+        found.append(_series(name, series, inside, numbers, problems))
+    return found
+
+
+def _whose(person: str, all_of_them: Sequence[str], numbers: Mapping[str, str]) -> str:
+    """An opaque name of a patient among those that share a Study Instance UID."""
+    if person in numbers:
+        return numbers[person]
+    unnumbered = [key for key in all_of_them if key not in numbers]
+    return f"no patient ID, {unnumbered.index(person) + 1}"
 
 
 @dataclass(frozen=True)
@@ -153,24 +194,23 @@ class _Image:
 
 
 def _series(
-    study: str, uid: str, headers: Sequence[DicomHeader], numbers: Mapping[str, str]
+    study: str,
+    uid: str,
+    headers: Sequence[DicomHeader],
+    numbers: Mapping[str, str],
+    problems: list[str],
 ) -> Series:
-    problems: list[str] = []
-    distinct = list({h.sop_uid or str(h.path): h for h in reversed(headers)}.values())[::-1]
-    if len(distinct) < len(headers):
-        problems.append(f"{len(headers) - len(distinct)} files are copies of others")
     images = [
         _Image(h.path, frame, h.instance_number or 0, h.orientations[i], h.positions[i])
-        for h in distinct
+        for h in headers
         for i, frame in enumerate([None] if h.frames == 1 else range(h.frames))
     ]
     images.sort(key=lambda image: (image.number, str(image.path), image.frame or 0))
+    problems += _mixed(headers)
     affine = None
-    sizes = {(h.info.width, h.info.height) for h in distinct}
-    spacings = {h.info.spacing for h in distinct}
-    if len(sizes) > 1:
-        problems.append(f"images of {len(sizes)} sizes")
-    if len(images) > 1:
+    sizes = {(h.info.width, h.info.height) for h in headers}
+    spacings = {h.info.spacing for h in headers}
+    if len(images) > 1 and len(_frames_of_reference(headers)) < 2:
         images, steps, found = _geometric(images)
         problems += found
         spacing = next(iter(spacings))
@@ -178,7 +218,7 @@ def _series(
             affine = np.eye(4)
             affine[:3, :3] = steps * [spacing[1], spacing[0], 1]
             affine[:3, 3] = images[0].position
-            problems += _tilted(affine, {h.tilt for h in distinct})
+            problems += _tilted(affine, {h.tilt for h in headers})
         elif steps is not None and len(sizes) == 1:
             problems.append(
                 f"images of {len(spacings)} pixel spacings"
@@ -188,11 +228,36 @@ def _series(
     return Series(
         uid,
         study,
-        numbers.get(distinct[0].patient or ""),
+        numbers.get(headers[0].patient or ""),
         tuple((image.path, image.frame) for image in images),
         affine,
         tuple(problems),
     )
+
+
+def _mixed(headers: Sequence[DicomHeader]) -> Iterator[str]:
+    """What a series should have one of, and has several."""
+    instances = Counter(h.sop_uid for h in headers if h.sop_uid)
+    again = [times for times in instances.values() if times > 1]
+    if again:
+        shared = "one SOP Instance UID" if len(again) == 1 else f"{len(again)} SOP Instance UIDs"
+        yield f"{sum(again)} different images carry {shared}"
+    for values, what in (
+        ({(h.info.width, h.info.height) for h in headers}, "sizes"),
+        ({h.info.modality for h in headers} - {None}, "modalities"),
+        (_frames_of_reference(headers), "frames of reference"),
+    ):
+        if len(values) > 1:
+            yield f"images of {len(values)} {what}"
+    for part, what in enumerate(("names", "dates of birth")):
+        hidden = {h.named[part] for h in headers} - {None}
+        if len(hidden) > 1:
+            yield f"its files give {len(hidden)} {what} for one patient"
+
+
+def _frames_of_reference(headers: Sequence[DicomHeader]) -> set[str]:
+    """Those in which images have a place: positions in two of them cannot be compared."""
+    return {h.frame_of_reference for h in headers if h.frame_of_reference and any(h.positions)}
 
 
 def _geometric(

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+APART = " ("
+"""Where a UID ends in the name of a study or series that shares it with another one."""
+
 Place = tuple[Path, int | None]
 """File, and 0-based frame or slice in it; None where the file holds one image alone."""
 
@@ -40,8 +43,10 @@ class Series:
     """The images of one acquisition in geometric order.
 
     Attributes:
-        uid: Series Instance UID; the path of a NIfTI file.
-        study: Study Instance UID; the path of a NIfTI file.
+        uid: Its name: the Series Instance UID; the path of a NIfTI file. Where the files of two
+            patients or studies share the UID, what tells them apart stands behind it in brackets,
+            so that no two series of one listing have one name.
+        study: The name of its study, likewise: the Study Instance UID; the path of a NIfTI file.
         patient: An opaque name, "patient 3": equal for equal patients of one listing. None where
             the files do not say.
         places: The N images, ordered along the normal of their common plane where they have one,
@@ -68,6 +73,11 @@ class Series:
     def sources(self) -> tuple[Source, ...]:
         """The N images."""
         return tuple(Source(path, frame, self) for path, frame in self.places)
+
+    @property
+    def instance_uid(self) -> str:
+        """The Series Instance UID, as the DICOM files have it."""
+        return self.uid.partition(APART)[0]
 
     def window(self, measure: Callable[[Series], tuple[float, float]]) -> tuple[float, float]:
         """The intensities of the whole series that become 0 and 1, measured once.

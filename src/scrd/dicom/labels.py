@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 from pydicom.uid import UID
 
-from scrd.dicom.sources import REQUIRED_IDENTITY, SourceImage
+from scrd.dicom.sources import REQUIRED_IDENTITY, Header, SourceImage
 from scrd.dicom.uids import derived_uid
 from scrd.errors import ConfigError
 from scrd.system.version import __version__
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MAKER = "scrd"
 """Manufacturer of every object; readers know their own results by it."""
+
+SERIAL = 16
+"""Characters of the model's hash that stand as Device Serial Number in every object."""
 
 
 @dataclass(frozen=True)
@@ -58,29 +61,38 @@ def model_hash(detector: Scorer) -> str:
 
 
 def labels(
-    kind: Kind, detector: Scorer, *, series_source: str, source: str, part: str, number: int
+    kind: Kind,
+    detector: Scorer,
+    header: Header,
+    *,
+    series_source: str,
+    source: str,
+    part: str,
+    number: int,
 ) -> dict[str, Any]:
     """The arguments that every constructor of highdicom takes.
 
     Args:
         kind: The kind of object.
         detector: The model.
+        header: One of the sources': patient and study belong to every UID.
         series_source: Series or study that the object's series is made of.
         source: Image, series or study that the object is made of.
         part: Tells several of a kind from one source apart.
         number: Instance Number, from 1.
     """
-    model = model_hash(detector)
+    model, owner = model_hash(detector), header.owner
+    series = derived_uid(f"{kind.name} series", f"{owner} {series_source}", model)
     return {
-        "series_instance_uid": derived_uid(f"{kind.name} series", series_source, model),
+        "series_instance_uid": series,
         "series_number": kind.number,
         "series_description": kind.description,
-        "sop_instance_uid": derived_uid(kind.name, source, model, part),
+        "sop_instance_uid": derived_uid(kind.name, f"{owner} {source}", model, part),
         "instance_number": number,
         "manufacturer": MAKER,
         "manufacturer_model_name": MAKER,
         "software_versions": __version__,
-        "device_serial_number": model[:16],
+        "device_serial_number": model[:SERIAL],
     }
 
 

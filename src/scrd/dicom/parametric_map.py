@@ -75,6 +75,7 @@ def _parametric_map(series: SourceSeries, stack: Stack, number: int, detector: S
         **labels(
             PM,
             detector,
+            series.first,
             series_source=series.uid,
             number=number,
             **stack.identity(series, number),

@@ -60,6 +60,7 @@ def _overlay(series: SourceSeries, image: SourceImage, number: int, detector: Sc
         **labels(
             SC,
             detector,
+            series.first,
             series_source=series.uid,
             source=image.sop_uid,
             part=image.part,

@@ -134,6 +134,7 @@ def _segmentation(
         **labels(
             kind,
             detector,
+            series.first,
             series_source=series.uid,
             number=number,
             **stack.identity(series, number),

@@ -8,6 +8,7 @@ That keeps them out of messages, and keeps odd dates and names as the archive kn
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -72,6 +73,20 @@ class Header:
     identity: Dataset
 
     @property
+    def person(self) -> bytes:
+        """What tells patients apart: ID and issuer, or without an ID name and date of birth."""
+        keywords = ("PatientName", "PatientBirthDate")
+        if _bytes(self.identity, "PatientID"):
+            keywords = ("PatientID", "IssuerOfPatientID")
+        return b"\0".join(_bytes(self.identity, keyword) for keyword in keywords)
+
+    @property
+    def owner(self) -> str:
+        """Patient and study, as a hash: UIDs may be those of another patient's objects as well."""
+        study = str(self.dataset.StudyInstanceUID).encode()
+        return hashlib.sha256(self.person + b"\0" + study).hexdigest()
+
+    @property
     def plane(self) -> bool:
         """Whether it is one image with a place in the patient."""
         return "ImagePositionPatient" in self.dataset
@@ -131,7 +146,7 @@ class SourceSeries:
     @property
     def uid(self) -> str:
         """Series Instance UID."""
-        return self.result.series.uid
+        return str(self.first.dataset.SeriesInstanceUID)
 
     @property
     def first(self) -> Header:
@@ -182,9 +197,18 @@ def read_header(path: Path) -> Header:
     for keyword in REQUIRED_IDENTITY:
         setattr(dataset, keyword, "")
     _share_geometry(dataset)
-    _complete_plane(dataset)
+    header = Header(dataset, identity)
+    _complete_plane(dataset, header.owner)
     _complete_compression(dataset, found.file_meta.get("TransferSyntaxUID", ""), path)
-    return Header(dataset, identity)
+    return header
+
+
+def _bytes(identity: Dataset, keyword: str) -> bytes:
+    number = tag_for_keyword(keyword)
+    assert number is not None
+    value = identity.get_item(number).value if number in identity else b""
+    value = value if isinstance(value, bytes) else str(value or "").encode()
+    return value.strip(b" \0")
 
 
 def _copy_bytes(found: Dataset, identity: Dataset, keyword: str) -> None:
@@ -213,7 +237,7 @@ def _share_geometry(dataset: Dataset) -> None:
             setattr(shared, keyword, first)
 
 
-def _complete_plane(dataset: Dataset) -> None:
+def _complete_plane(dataset: Dataset, owner: str) -> None:
     """Leave a whole plane or none: half of one is no geometry."""
     plane = ("ImagePositionPatient", "ImageOrientationPatient")
     if not all(keyword in dataset for keyword in plane):
@@ -223,7 +247,7 @@ def _complete_plane(dataset: Dataset) -> None:
         plane[0] in dataset or "PerFrameFunctionalGroupsSequence" in dataset
     ):
         # positions of one series are comparable with each other, which is all that this says
-        uid = derived_uid("frame of reference", str(dataset.SeriesInstanceUID), "")
+        uid = derived_uid("frame of reference", f"{owner} {dataset.SeriesInstanceUID}", "")
         dataset.FrameOfReferenceUID = uid
 
 

@@ -65,8 +65,10 @@ def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Scorer
     """
     if not sources or study.verdict is None:
         raise Unwritable("no image of the study could be scored")
-    groups = _Groups(detector)
-    found = [groups.verdict("study", study.uid, study.verdict)]
+    header = sources[0].first
+    uid = str(header.dataset.StudyInstanceUID)
+    groups = _Groups(detector, header.owner)
+    found = [groups.verdict("study", uid, study.verdict)]
     for series in sources:
         if series.result.verdict is not None:
             found.append(groups.verdict("series", series.uid, series.result.verdict))
@@ -87,8 +89,9 @@ def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Scorer
         **labels(
             SR,
             detector,
-            series_source=study.uid,
-            source=study.uid,
+            header,
+            series_source=uid,
+            source=uid,
             part="",
             number=1,
         ),
@@ -99,7 +102,8 @@ def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Scorer
 class _Groups:
     """Measurement groups (TID 1501) by one detector."""
 
-    def __init__(self, detector: Scorer) -> None:
+    def __init__(self, detector: Scorer, owner: str) -> None:
+        self._owner = owner
         calibration = detector.calibration
         self._model = model_hash(detector)
         self._algorithm = AlgorithmIdentification(
@@ -162,7 +166,7 @@ class _Groups:
     ) -> MeasurementsAndQualitativeEvaluations:
         return MeasurementsAndQualitativeEvaluations(
             tracking_identifier=TrackingIdentifier(
-                uid=derived_uid("tracking", uid, self._model, level),
+                uid=derived_uid("tracking", f"{self._owner} {uid}", self._model, level),
                 identifier=f"{level} {uid}",
             ),
             algorithm_id=self._algorithm,
@@ -201,8 +205,9 @@ def _texts(study: StudyResult) -> ContainerContentItem:
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
     items = [TextContentItem(codes.INTENDED_USE, codes.INTENDED_USE_TEXT, _CONTAINS)]
     for result in study.series:
+        name = result.series.instance_uid
         items += [
-            TextContentItem(codes.COMMENT, f"Series {result.series.uid}: {_ascii(text)}", _CONTAINS)
+            TextContentItem(codes.COMMENT, f"Series {name}: {_ascii(text)}", _CONTAINS)
             for text in _comments(result)
         ]
     container.ContentSequence = ContentSequence(items)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ _MAKERS: dict[str, Callable[[SourceSeries, Scorer], Iterator[Callable[[], Datase
     "fseg": fractional_segmentations,
 }
 _KINDS = tuple(kind.name for kind in KINDS)
+_SHARED = "different images carry one SOP Instance UID, so that nothing can refer to one of them"
 
 
 @dataclass(frozen=True)
@@ -129,18 +131,36 @@ def _outcomes(
             sources.append(read_sources(result))
         except Unwritable as error:
             unread.append((tag(result.series.uid), str(error)))
+    if len({image.header.owner for series in sources for image in series.images}) > 1:
+        for kind in kinds:
+            yield Unwritten(kind, tag(study.uid), "its images are of several patients or studies")
+        return
+    unclear = _shared_uids(sources)
+    for series in [s for s in sources if unclear & {i.sop_uid for i in s.images}]:
+        sources.remove(series)
+        unread.append((tag(series.result.series.uid), _SHARED))
     for kind in kinds:
         if kind == "sr":
             if unread and not sources:
                 yield Unwritten(kind, tag(study.uid), unread[0][1])
             else:
+                if kinds == ("sr",):
+                    for name, reason in unread:
+                        yield Unwritten(kind, tag(study.uid), f"without series {name}: {reason}")
                 make = partial(report, study, sources, detector)
                 yield from _write(folder, kind, tag(study.uid), iter([make]))
             continue
         for name, reason in unread:
             yield Unwritten(kind, name, reason)
         for series in sources:
-            yield from _write(folder, kind, tag(series.uid), _MAKERS[kind](series, detector))
+            name = tag(series.result.series.uid)
+            yield from _write(folder, kind, name, _MAKERS[kind](series, detector))
+
+
+def _shared_uids(sources: Sequence[SourceSeries]) -> set[str]:
+    """SOP Instance UIDs that several files carry: nobody can refer to one of these."""
+    files = {(i.sop_uid, i.scored.source.path) for series in sources for i in series.images}
+    return {uid for uid, times in Counter(uid for uid, _ in files).items() if times > 1}
 
 
 def _write(

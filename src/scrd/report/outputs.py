@@ -55,6 +55,7 @@ class Summary:
         failures: images that could not be scored.
         objects: DICOM files written.
         unwritten: why a DICOM object could not be made, a sentence each.
+        verdicts: one a study, None where no image of it could be scored.
     """
 
     images: int
@@ -65,6 +66,7 @@ class Summary:
     failures: tuple[ImageError, ...]
     objects: tuple[Path, ...]
     unwritten: tuple[str, ...]
+    verdicts: tuple[Verdict | None, ...] = ()
 
 
 def score_all(
@@ -116,6 +118,7 @@ def score_all(
     failures: list[ImageError] = []
     objects: list[Path] = []
     unwritten: list[str] = []
+    verdicts: list[Verdict | None] = []
 
     columns = ("images", "score", "p_value", "flag", "how")
     with (
@@ -144,6 +147,7 @@ def score_all(
                 yield source, result
 
         for study in collect(recorded(), detector.calibration):
+            verdicts.append(study.verdict)
             flagged_studies += study.verdict is not None and study.verdict.flag
             studies.add(study.uid, *_cells(study.verdict))
             for one in study.series:
@@ -164,6 +168,8 @@ def score_all(
         for failure in listing.failures:
             add(str(failure.path), failure)
             failures.append(failure)
+        for copy in listing.copies:
+            warnings.add(str(copy.path), copy.reason)
 
     return Summary(
         images=len(listing.sources) + len(listing.failures),
@@ -174,6 +180,7 @@ def score_all(
         failures=tuple(failures),
         objects=tuple(objects),
         unwritten=tuple(unwritten),
+        verdicts=tuple(verdicts),
     )
 
 

@@ -37,11 +37,13 @@ class Level:
         scores: of the normal series or studies, see :func:`pool`.
         groups: the group of each, as running numbers.
         images: the largest number of images in one of them.
+        fewest: the smallest number of images in one of them; 0 where that was not kept.
     """
 
     scores: tuple[float, ...] = ()
     groups: tuple[int, ...] = ()
     images: int = 0
+    fewest: int = 0
 
     def speaks_for(self, images: int) -> bool:
         """Whether these normals can be compared with a pool of so many images.
@@ -160,4 +162,5 @@ def pool_normals(scores: Floats, groups: Sequence[int], names: Sequence[str]) ->
         scores=tuple(pool(scores[found]) for found in members.values()),
         groups=tuple(groups[found[0]] for found in members.values()),
         images=max(len(found) for found in members.values()),
+        fewest=min(len(found) for found in members.values()),
     )

@@ -20,6 +20,7 @@ from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ImageError
 from scrd.scoring.calibration import Calibration
+from scrd.scoring.part import part_of_series
 from scrd.system.allocator import reused_memory
 from scrd.system.progress import counting
 
@@ -163,10 +164,12 @@ class Scorer(ABC):
         scores = found.statistics[self.calibration.pooling]
         p_values = self.calibration.p_values(scores)
         for row, i in enumerate(batch.index):
+            source = as_source(sources[i])
+            part = part_of_series(source, self.preprocessing.intensity, self.calibration.series)
             yield (
                 i,
                 Scored(
-                    source=as_source(sources[i]),
+                    source=source,
                     score=float(scores[row]),
                     p_value=float(p_values[row]),
                     flag=bool(scores[row] >= self.calibration.threshold),
@@ -174,7 +177,7 @@ class Scorer(ABC):
                     scale_weights=tuple(found.scale_weights[row].tolist()),
                     input_map=found.maps[row],
                     source_size=batch.source_sizes[row],
-                    doubts=batch.doubts[row],
+                    doubts=(*batch.doubts[row], *part),
                 ),
             )
 

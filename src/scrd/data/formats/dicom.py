@@ -50,6 +50,9 @@ class DicomHeader:
         frame_of_reference: Frame of Reference UID.
         patient: SHA-256, hex, of Patient ID and its issuer: equal for equal patients, never to be
             written anywhere, as an ID can be found by trying.
+        person: SHA-256, hex, of what tells patients apart: `patient`, or without an ID name and
+            date of birth; empty where the file says nothing. Never to be written anywhere, too.
+        named: SHA-256, hex, of the letters of the name, and of the date of birth; likewise.
         own: Written by this software.
         instance_number: Instance Number.
         frames: How many images the file holds.
@@ -68,6 +71,8 @@ class DicomHeader:
     series_uid: str | None
     frame_of_reference: str | None
     patient: str | None
+    person: str
+    named: tuple[str | None, str | None]
     own: bool
     instance_number: int | None
     frames: int
@@ -131,6 +136,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     path = Path(path)
     with refusing(path, "reading the header"), opened(path) as (parsed, _):
         dataset = parsed.dataset
+        patient, named = _patient(dataset), _named(dataset)
         info, frames = None, 1
         if parsed.no_image is None:
             form = read_format(parsed, max_pixels)
@@ -157,7 +163,9 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
             text(dataset, "StudyInstanceUID"),
             text(dataset, "SeriesInstanceUID"),
             text(dataset, "FrameOfReferenceUID"),
-            _patient(dataset),
+            patient,
+            patient or _hidden(*filter(None, named)) or "",
+            named,
             text(dataset, "Manufacturer") == _OWN,
             whole(dataset, "InstanceNumber"),
             frames,
@@ -205,8 +213,22 @@ def _patient(dataset: Dataset) -> str | None:
     name = text(dataset, "PatientID")
     if name is None:
         return None
-    issuer = text(dataset, "IssuerOfPatientID") or ""
-    return hashlib.sha256(f"{issuer}\0{name}".encode()).hexdigest()
+    return _hidden(text(dataset, "IssuerOfPatientID") or "", name)
+
+
+def _named(dataset: Dataset) -> tuple[str | None, str | None]:
+    """The name by its letters and digits alone, as spelling varies, and the date of birth."""
+    try:
+        name = str(elements(dataset, "PatientName") or "")
+    except Exception:  # a character set that nobody knows
+        name = ""
+    letters = "".join(filter(str.isalnum, name)).casefold()
+    birth = text(dataset, "PatientBirthDate")
+    return _hidden(letters) if letters else None, _hidden(birth) if birth else None
+
+
+def _hidden(*parts: str) -> str | None:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest() if parts else None
 
 
 def _is_localizer(dataset: Dataset) -> bool:

@@ -44,7 +44,8 @@ _TOO_MANY = "a header of too many elements"
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _KEYWORDS = (
     *("SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality"),
-    *("Manufacturer", "PatientID", "IssuerOfPatientID", "BodyPartExamined", "ViewPosition"),
+    *("Manufacturer", "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate"),
+    *("BodyPartExamined", "ViewPosition"),
     *("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "FrameOfReferenceUID"),
     *("AcquisitionNumber", "EchoNumbers", "TemporalPositionIdentifier", "DiffusionBValue"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
