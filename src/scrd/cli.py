@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_skipped
+from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_silence, report_skipped
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
@@ -132,6 +132,12 @@ def evaluate(
     write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
+    if evaluation.metrics["n_doubted"]:
+        out.print(
+            f"{evaluation.metrics['n_doubted']} images are doubtful, see "
+            f"{out_folder / 'warnings.csv'}"
+        )
+    report_silence(detector.calibration)
     report_skipped(evaluation.failures)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scrd.commands.common import Data, Device, Out, report_skipped
+from scrd.commands.common import Data, Device, Out, report_silence, report_skipped
 from scrd.system.console import out, refusing
 
 
@@ -123,6 +123,7 @@ def train(
         f"{calibration.pooling}, threshold {calibration.threshold:.6g}",
         highlight=False,
     )
+    report_silence(calibration)
     report_skipped(detector.failures)
 
 

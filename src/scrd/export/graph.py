@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scrd.export.errors import package
 from scrd.model import SCRD
 from scrd.model.acquisition import acquisition
-from scrd.model.scores import TOP_FRACTION, anomaly_map, scale_excess
+from scrd.model.scores import anomaly_map, scale_excess
 from scrd.objectives.distance import distance_map
 
 INPUTS = ("images", "content")
@@ -58,17 +58,19 @@ class ScoringGraph(nn.Module):
             (scale_weights * excess).sum(dim=1),
             excess.mean(dim=1),
             plain.mean(dim=1),
-            *_map_statistics(maps, content),
+            *_map_statistics(maps, content, self.model.constants.top_fraction),
         )
 
 
-def _map_statistics(maps: Tensor, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _map_statistics(
+    maps: Tensor, content: Tensor, top_fraction: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`scrd.model.scores.map_statistics`, ranking as many pixels whatever the content."""
     area = content.flatten(1).sum(dim=1)
     inside = torch.where(content, maps, torch.zeros_like(maps)).flatten(1)
     ranked = torch.where(content, maps, torch.full_like(maps, -torch.inf)).flatten(1)
-    count = (TOP_FRACTION * area).long().clamp_min(1)
-    most = math.ceil(TOP_FRACTION * ranked.shape[1])
+    count = (top_fraction * area).long().clamp_min(1)
+    most = math.ceil(top_fraction * ranked.shape[1])
     highest = ranked.topk(most, dim=1).values
     taken = torch.arange(most) < count[:, None]
     top = torch.where(taken, highest, torch.zeros_like(highest)).sum(dim=1) / count

@@ -13,9 +13,6 @@ from scrd.model import SCRD
 from scrd.model.acquisition import acquisition
 from scrd.objectives.distance import distance_map
 
-TOP_FRACTION = 0.02
-"""Share of the pixels that ``top`` pooling averages."""
-
 POOLINGS = ("excess", "mean", "top", "max")
 """The named ways from distance maps to a score, larger is more anomalous.
 
@@ -36,12 +33,14 @@ class Inference(NamedTuple):
         excess: the same against what is expected of a normal image like it, (B, K), float32, in
             standard deviations of normals, see :class:`scrd.model.acquisition.ExpectedExcess`.
         scale_weights: α, (B, K), float32, rows sum to 1.
+        top_fraction: of the network, see :class:`scrd.model.constants.Constants`.
     """
 
     maps: Tensor
     plain_excess: Tensor
     excess: Tensor
     scale_weights: Tensor
+    top_fraction: float
 
     def statistics(self, content: Tensor) -> dict[str, Tensor]:
         """All poolings of :func:`map_statistics` and of the excess, each (B,), float."""
@@ -49,7 +48,7 @@ class Inference(NamedTuple):
             "excess": (self.scale_weights * self.excess).sum(dim=1),
             "excess_uniform": self.excess.mean(dim=1),
             "excess_plain": self.plain_excess.mean(dim=1),
-            **map_statistics(self.maps, content),
+            **map_statistics(self.maps, content, self.top_fraction),
         }
 
 
@@ -129,25 +128,27 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
     maps = anomaly_map(found, shown, images.shape[-1])
     plain = scale_excess(model, found, content.to(maps.device))
     excess = model.expected(plain.cpu(), acquisition(images, content))
-    return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu())
+    top = model.constants.top_fraction
+    return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu(), top)
 
 
-def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:
+def map_statistics(maps: Tensor, content: Tensor, top_fraction: float) -> dict[str, Tensor]:
     """Pool maps in the three elementary ways.
 
     Args:
         maps: (B, S, S), float.
         content: (B, S, S), bool; False on letterbox padding, which never counts. Every image
             needs at least one True.
+        top_fraction: share of the content that ``top`` takes, in (0, 1].
 
     Returns:
-        ``mean`` of the content; ``top``, the mean of its highest 2 % (at least one pixel);
+        ``mean`` of the content; ``top``, the mean of its highest part (at least one pixel);
         ``max``. Each (B,), float.
     """
     area = content.flatten(1).sum(dim=1)
     inside = torch.where(content, maps, torch.zeros_like(maps)).flatten(1)
     ranked = torch.where(content, maps, torch.full_like(maps, -torch.inf)).flatten(1)
-    count = (TOP_FRACTION * area).long().clamp_min(1)
+    count = (top_fraction * area).long().clamp_min(1)
     highest = ranked.topk(int(count.max()), dim=1).values
     taken = torch.arange(highest.shape[1], device=maps.device) < count[:, None]
     top = torch.where(taken, highest, torch.zeros_like(highest)).sum(dim=1) / count

@@ -19,7 +19,7 @@ from scrd.report.figures import (
     training_curve,
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
-from scrd.report.outputs import draw, write_scores
+from scrd.report.outputs import Result, draw, write_scores
 from scrd.system.files import write_atomically
 
 _GALLERY_CASES = 6
@@ -35,7 +35,8 @@ def write_evaluation(
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
     unread = evaluation.failures[: len(evaluation.failed)]
-    write_scores(folder / "scores.csv", names, [*evaluation.scored, *unread])
+    results: list[Result] = [*evaluation.scored, *unread]
+    write_scores(folder / "scores.csv", names, results, detector.calibration.silence)
     scores = [s.score for s in evaluation.scored]
     labels = [r.label for r in evaluation.records]
     threshold = metrics["threshold"]
@@ -61,20 +62,19 @@ def write_evaluation(
         metrics=metrics,
         figures=list(figures.values()),
         galleries=_galleries(detector, evaluation),
-        notes=[*notes, *_warnings(evaluation)],
+        notes=[*notes, *_warnings(evaluation, detector.calibration.silence)],
         settings=metrics["settings"],
     )
 
 
-def _warnings(evaluation: Evaluation) -> list[str]:
+def _warnings(evaluation: Evaluation, silence: str | None) -> list[str]:
     notes = []
     if evaluation.failed:
         notes.append(f"{len(evaluation.failed)} test images could not be read: see errors.csv.")
-    if evaluation.metrics["threshold"] is None:
-        notes.append(
-            "There were too few calibration normals for the chosen false-alarm rate: nothing is "
-            "ever flagged."
-        )
+    if silence:
+        notes.append(f"{silence[0].upper()}{silence[1:]}.")
+    if doubtful := evaluation.metrics["n_doubted"]:
+        notes.append(f"{doubtful} test images are doubtful: see warnings.csv.")
     confounds = evaluation.metrics.get("confounds", {})
     name, value = max(confounds.items(), key=lambda c: abs(c[1] - 0.5), default=("", 0.5))
     separation = max(value, 1 - value)

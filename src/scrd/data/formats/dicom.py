@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from scrd.data.formats.dicom_decoding import read_format
 from scrd.data.formats.dicom_elements import elements, group, number, numbers, text, whole
 from scrd.data.formats.dicom_file import opened, parse_elements
-from scrd.data.formats.dicom_pixels import read_pixels, unit
+from scrd.data.formats.dicom_pixels import is_windowed, read_pixels, unit
 from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import ImageInfo, Refused
 from scrd.data.formats.planes import plane_of
@@ -145,6 +145,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 _plane(_orientation(dataset, 0)),
                 _spacing(dataset),
                 _is_localizer(dataset),
+                is_windowed(dataset) if form.channels == 1 else None,
             )
         return DicomHeader(
             path,

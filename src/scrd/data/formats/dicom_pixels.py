@@ -59,6 +59,17 @@ def unit(dataset: Dataset) -> str:
     return "HU" if is_scaled and kind in _HOUNSFIELD else "rescaled"
 
 
+def is_windowed(dataset: Dataset) -> bool | None:
+    """Whether a window or lookup table of the header makes grey display values; else None."""
+    if unit(dataset) != "display":
+        return None
+    place = group(dataset, 0, "FrameVOILUTSequence")
+    place = dataset if place is None else place
+    centre, width = number(place, "WindowCenter"), number(place, "WindowWidth")
+    window = centre is not None and width is not None and width > 0
+    return window or item(place, "VOILUTSequence") is not None
+
+
 def read_pixels(
     path: str | os.PathLike[str], frame: int | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.float32] | NDArray[np.uint8]:
