@@ -295,8 +295,12 @@ def test_letterbox_padding_has_no_say_in_the_excess(tmp_path):
     content = torch.zeros(1, 64, 64, dtype=torch.bool)
     content[:, 16:48] = True
     found = infer(detector.model, image, content)
-    assert scored.statistics["excess"] == pytest.approx(found.statistics(content)["excess"].item())
-    everywhere = infer(detector.model, image, torch.ones_like(content)).statistics(content)
+    assert scored.statistics["excess"] == pytest.approx(
+        found.statistics(content, detector.model.constants)["excess"].item()
+    )
+    everywhere = infer(detector.model, image, torch.ones_like(content)).statistics(
+        content, detector.model.constants
+    )
     assert scored.score != pytest.approx(everywhere["excess"].item(), rel=1e-3)
 
 

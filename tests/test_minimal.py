@@ -202,7 +202,7 @@ def test_same_maps_and_scores(minimal, images, trained_pair, colours):
         found.plain_excess, minimal.excess(theirs, others), atol=1e-4, rtol=0
     )
     torch.testing.assert_close(found.excess, minimal.unusual(theirs, others), atol=2e-3, rtol=0)
-    scores = found.statistics(everywhere(others))["excess"]
+    scores = found.statistics(everywhere(others), ours.constants)["excess"]
     assert scores.std() > 0.1
     torch.testing.assert_close(scores, minimal.scores(theirs, others), atol=2e-3, rtol=0)
 

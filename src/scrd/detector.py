@@ -138,7 +138,8 @@ class Detector(Scorer):
         """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
         inside = torch.from_numpy(content)
         found = infer(self.model, torch.from_numpy(images), inside)
-        statistics = {n: s.double().numpy() for n, s in found.statistics(inside).items()}
+        pooled = found.statistics(inside, self.model.constants)
+        statistics = {n: s.double().numpy() for n, s in pooled.items()}
         return Inferred(found.maps.numpy(), statistics, found.scale_weights.numpy())
 
     def evaluate(

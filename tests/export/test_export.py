@@ -340,5 +340,7 @@ def test_a_graph_knows_whether_scale_weights_differ_by_image(constant):
     expected = infer(model, images, content)
     torch.testing.assert_close(maps, expected.maps)
     torch.testing.assert_close(scale_weights, expected.scale_weights)
-    for found, value in zip(pooled, expected.statistics(content).values(), strict=True):
+    for found, value in zip(
+        pooled, expected.statistics(content, model.constants).values(), strict=True
+    ):
         torch.testing.assert_close(found, value, atol=1e-5, rtol=1e-5)

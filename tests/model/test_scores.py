@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from scrd.model import build_model
+from scrd.model.constants import Constants
 from scrd.model.scores import (
     POOLINGS,
-    TOP_FRACTION,
     anomaly_map,
     distances,
     infer,
@@ -19,6 +19,7 @@ from scrd.model.scores import (
 from scrd.objectives.distance import distance_map
 
 SIZE = 64
+TOP = Constants().top_fraction
 STRIDES = (4, 8, 16)
 
 
@@ -82,7 +83,7 @@ def test_statistics_against_a_loop_with_padding():
     content[3] = False
     content[3, 4, 4:9] = True  # 5 pixels: 2 % of them is less than one
     maps[~content] = 50.0  # padding must never count
-    found = map_statistics(torch.from_numpy(maps), torch.from_numpy(content))
+    found = map_statistics(torch.from_numpy(maps), torch.from_numpy(content), TOP)
     for b in range(4):
         inside = np.sort(maps[b][content[b]].astype(np.float64))[::-1]
         count = max(1, math.floor(len(inside) / 50))
@@ -92,7 +93,7 @@ def test_statistics_against_a_loop_with_padding():
 
 
 def test_the_top_fraction_is_counted_without_rounding_errors():
-    assert TOP_FRACTION == 0.02
+    assert TOP == 0.02
     # ones down to the 2 %, zeros below: the mean is one exactly when no zero is counted
     for side in (64, 80, 100, 128, 224, 256):
         for area in (side, 50 * (side // 2), side * side // 50 * 50, side * side):
@@ -102,10 +103,10 @@ def test_the_top_fraction_is_counted_without_rounding_errors():
             content = torch.zeros(side * side, dtype=torch.bool)
             content[:area] = True
             shape = (1, side, side)
-            top = map_statistics(flat.view(shape), content.view(shape))["top"]
+            top = map_statistics(flat.view(shape), content.view(shape), TOP)["top"]
             assert top.item() == 1.0
             flat[count - 1] = 0.0
-            top = map_statistics(flat.view(shape), content.view(shape))["top"]
+            top = map_statistics(flat.view(shape), content.view(shape), TOP)["top"]
             assert top.item() == pytest.approx((count - 1) / count, rel=1e-6)
 
 
@@ -113,9 +114,9 @@ def test_an_image_is_pooled_the_same_alone_and_beside_others():
     maps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
     content = torch.ones(3, 32, 32, dtype=torch.bool)
     content[0, :24] = False
-    together = map_statistics(maps, content)
+    together = map_statistics(maps, content, TOP)
     for b in range(3):
-        alone = map_statistics(maps[b : b + 1], content[b : b + 1])
+        alone = map_statistics(maps[b : b + 1], content[b : b + 1], TOP)
         for name, values in together.items():
             assert alone[name].item() == pytest.approx(values[b].item(), rel=1e-6)
 
@@ -212,13 +213,13 @@ def test_statistics_of_an_inference(model):
     inference = infer(model, images, content)._replace(
         maps=maps, excess=torch.from_numpy(excess), scale_weights=torch.from_numpy(alpha)
     )
-    found = inference.statistics(content)
+    found = inference.statistics(content, Constants())
     assert set(POOLINGS) <= set(found)
     for b in range(3):
         weighed = sum(alpha[b, k] * excess[b, k] for k in range(3))
         assert found["excess"][b].item() == pytest.approx(weighed)
         assert found["excess_uniform"][b].item() == pytest.approx(sum(excess[b]) / 3)
-    for name, values in map_statistics(maps, content).items():
+    for name, values in map_statistics(maps, content, TOP).items():
         assert torch.equal(found[name], values)
 
 

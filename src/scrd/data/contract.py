@@ -9,7 +9,7 @@ from scrd.data.formats.info import ImageInfo
 from scrd.data.plausibility import Plausible
 
 _SIZE_FACTOR = 2.0
-_ASPECT_FACTOR = 1.5
+_ASPECT_FACTOR = 2.5
 _SPACING_FACTOR = 1.5
 # computed and digital radiography show the same thing
 _ALIKE = {"DX": "CR"}
@@ -54,8 +54,9 @@ class Contract:
             Reasons to refuse the image: another unit, modality, body part, view or plane, a
             localizer, colour for grey in DICOM. And reasons for doubt: what the header leaves
             open, another kind of file, a display window where there was none and the reverse, a
-            shorter side beyond twice or half of, or a spacing or aspect ratio beyond 1.5 times,
-            those seen. What speaks against its pixels is told by ``plausible``.
+            shorter side beyond twice or half of, a spacing beyond 1.5 times, or an
+            aspect ratio beyond 2.5 times, those seen. What speaks against its pixels
+            is told by ``plausible``.
         """
         refusals: list[str] = []
         doubts: list[str] = []

@@ -137,7 +137,6 @@ def fit_intensity(
     headroom = 0.0
     if not isinstance(window, str):
         low, high = float(window[0]), float(window[1])
-        _refuse_misfit(samples, low, high)
     elif depths == {"uint8"}:
         low, high = 0.0, 255.0
     else:
@@ -152,7 +151,7 @@ def fit_intensity(
         if low == high:  # more than 99.8 % of all pixels are background
             low, high = lowest, highest
     scope = window if isinstance(window, str) else "data"
-    return Intensity(
+    rule = Intensity(
         low,
         high,
         headroom,
@@ -163,6 +162,9 @@ def fit_intensity(
         own_headroom=_OWN_HEADROOM,
         least_width=_LEAST_WIDTH,
     )
+    if not isinstance(window, str):
+        _refuse_misfit(samples, low, high)
+    return rule
 
 
 def is_range_of_a_depth(window: tuple[float, float]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scrd.model import SCRD
 from scrd.model.acquisition import acquisition
+from scrd.model.constants import Constants
 from scrd.objectives.distance import distance_map
 
 POOLINGS = ("excess", "mean", "top", "max")
@@ -33,22 +34,25 @@ class Inference(NamedTuple):
         excess: the same against what is expected of a normal image like it, (B, K), float32, in
             standard deviations of normals, see :class:`scrd.model.acquisition.ExpectedExcess`.
         scale_weights: α, (B, K), float32, rows sum to 1.
-        top_fraction: of the network, see :class:`scrd.model.constants.Constants`.
     """
 
     maps: Tensor
     plain_excess: Tensor
     excess: Tensor
     scale_weights: Tensor
-    top_fraction: float
 
-    def statistics(self, content: Tensor) -> dict[str, Tensor]:
-        """All poolings of :func:`map_statistics` and of the excess, each (B,), float."""
+    def statistics(self, content: Tensor, constants: Constants) -> dict[str, Tensor]:
+        """All poolings of :func:`map_statistics` and of the excess, each (B,), float.
+
+        Args:
+            content: (B, S, S), bool; False on letterbox padding.
+            constants: of the network.
+        """
         return {
             "excess": (self.scale_weights * self.excess).sum(dim=1),
             "excess_uniform": self.excess.mean(dim=1),
             "excess_plain": self.plain_excess.mean(dim=1),
-            **map_statistics(self.maps, content, self.top_fraction),
+            **map_statistics(self.maps, content, constants.top_fraction),
         }
 
 
@@ -128,8 +132,7 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
     maps = anomaly_map(found, shown, images.shape[-1])
     plain = scale_excess(model, found, content.to(maps.device))
     excess = model.expected(plain.cpu(), acquisition(images, content))
-    top = model.constants.top_fraction
-    return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu(), top)
+    return Inference(maps.cpu(), plain.cpu(), excess, scale_weights.cpu())
 
 
 def map_statistics(maps: Tensor, content: Tensor, top_fraction: float) -> dict[str, Tensor]:

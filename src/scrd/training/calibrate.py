@@ -43,7 +43,7 @@ def calibrate(
         config: ``pooling`` and ``false_alarm_rate`` are used.
     """
     parts = [
-        infer(model, batch, inside).statistics(inside)
+        infer(model, batch, inside).statistics(inside, model.constants)
         for batch, inside in zip(
             torch.split(images, _BATCH), torch.split(content, _BATCH), strict=True
         )
