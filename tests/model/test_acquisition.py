@@ -5,7 +5,7 @@ from scipy.ndimage import laplace
 from sklearn.linear_model import LinearRegression
 
 from scrd.model.acquisition import ExpectedExcess, acquisition
-from scrd.model.constants import Constants
+from scrd.model.constants import FARTHEST, NEW, OFFSET
 
 RNG = np.random.default_rng(0)
 
@@ -40,18 +40,16 @@ def planted(count=400):
     covariates = RNG.normal((0.4, 0.2, -3), (0.1, 0.05, 0.5), (count, 3))
     noise = RNG.normal(0, (0.1, 0.2), (count, 2))
     logs = covariates @ [[1.0, 0.0], [2.0, -3.0], [0.3, 0.0]] + (-1, 0) + noise
-    excess = np.exp(logs) - Constants().offset
+    excess = np.exp(logs) - OFFSET
     return torch.from_numpy(excess.clip(0)).float(), torch.from_numpy(covariates).float()
 
 
 def test_the_regression_is_scikit_learns():
     excess, covariates = planted()
-    model = ExpectedExcess(2, Constants())
+    model = ExpectedExcess(2, NEW)
     model.fit(excess, covariates, adjust=True)
-    inside = ((covariates - covariates.mean(0)) / covariates.std(0)).abs().amax(
-        1
-    ) < Constants().farthest
-    logs = (excess + Constants().offset).double().log().numpy()
+    inside = ((covariates - covariates.mean(0)) / covariates.std(0)).abs().amax(1) < FARTHEST
+    logs = (excess + OFFSET).double().log().numpy()
     oracle = LinearRegression().fit(covariates.numpy(), logs)
     left = logs - oracle.predict(covariates.numpy())
     found = model(excess, covariates).numpy()
@@ -61,9 +59,9 @@ def test_the_regression_is_scikit_learns():
 
 def test_without_adjustment_the_covariates_do_not_matter():
     excess, covariates = planted()
-    model = ExpectedExcess(2, Constants())
+    model = ExpectedExcess(2, NEW)
     model.fit(excess, covariates, adjust=False)
-    logs = (excess + Constants().offset).double().log()
+    logs = (excess + OFFSET).double().log()
     expected = (logs - logs.mean(0)) / logs.std(0, correction=0)
     torch.testing.assert_close(model(excess, covariates), expected.float())
     torch.testing.assert_close(model(excess, 100 * covariates), expected.float())
@@ -71,13 +69,11 @@ def test_without_adjustment_the_covariates_do_not_matter():
 
 def test_covariates_far_from_normals_are_taken_as_three_deviations_away():
     excess, covariates = planted()
-    model = ExpectedExcess(2, Constants())
+    model = ExpectedExcess(2, NEW)
     model.fit(excess, covariates, adjust=True)
     center, spread = covariates.mean(0), covariates.std(0, correction=0)
     one = torch.ones(1, 2)
-    bound, far, near = (
-        model(one, (center + n * spread)[None]) for n in (Constants().farthest, 50, 2)
-    )
+    bound, far, near = (model(one, (center + n * spread)[None]) for n in (FARTHEST, 50, 2))
     torch.testing.assert_close(far, bound)
     assert (near - bound).abs().min() > 0.01
 
@@ -85,6 +81,6 @@ def test_covariates_far_from_normals_are_taken_as_three_deviations_away():
 def test_a_covariate_that_never_varies_does_no_harm():
     excess, covariates = planted()
     covariates[:, 1] = 0.2
-    model = ExpectedExcess(2, Constants())
+    model = ExpectedExcess(2, NEW)
     model.fit(excess, covariates, adjust=True)
     assert torch.isfinite(model(excess, covariates)).all()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scrd.model import build_model
-from scrd.model.constants import Constants
+from scrd.model.constants import NEW, TOP_FRACTION
 from scrd.model.scores import (
     POOLINGS,
     anomaly_map,
@@ -19,7 +19,7 @@ from scrd.model.scores import (
 from scrd.objectives.distance import distance_map
 
 SIZE = 64
-TOP = Constants().top_fraction
+TOP = TOP_FRACTION
 STRIDES = (4, 8, 16)
 
 
@@ -213,7 +213,7 @@ def test_statistics_of_an_inference(model):
     inference = infer(model, images, content)._replace(
         maps=maps, excess=torch.from_numpy(excess), scale_weights=torch.from_numpy(alpha)
     )
-    found = inference.statistics(content, Constants())
+    found = inference.statistics(content, NEW)
     assert set(POOLINGS) <= set(found)
     for b in range(3):
         weighed = sum(alpha[b, k] * excess[b, k] for k in range(3))

@@ -193,7 +193,15 @@ def test_an_evaluation_is_written_whole(detector, evaluation, tmp_path):
         "roc.svg",
         "scores.csv",
         "training.svg",
+        "warnings.csv",
     ]
+    # the spots are brighter than all that training showed
+    doubted = [
+        r.name for r, s in zip(evaluation.records, evaluation.scored, strict=True) if s.doubts
+    ]
+    assert sorted({row[0] for row in rows(tmp_path / "warnings.csv")[1:]}) == sorted(doubted)
+    assert len(doubted) == evaluation.metrics["n_doubted"] == 7
+    assert evaluation.metrics["can_flag"] is True
 
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")

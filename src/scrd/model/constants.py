@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TOP_FRACTION = 0.02
+OFFSET = 0.02
+FARTHEST = 3.0
+
 
 @dataclass(frozen=True)
 class Constants:
     """How distance maps become scores.
 
-    Models of 0.2.0 were saved without them and mean these defaults: a new model is given others
-    where it is built (:func:`scrd.model.build_model`), never here.
+    The defaults are what models of 0.2.0 mean, which were saved without them, and never change;
+    new models have `NEW`.
 
     Attributes:
         top_fraction: share of the pixels that ``top`` pooling averages.
@@ -21,3 +25,7 @@ class Constants:
     top_fraction: float = 0.02
     offset: float = 0.02
     farthest: float = 3.0
+
+
+NEW = Constants(top_fraction=TOP_FRACTION, offset=OFFSET, farthest=FARTHEST)
+"""Those of a model that is made now."""

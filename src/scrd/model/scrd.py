@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scrd.model.acquisition import ExpectedExcess
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
-from scrd.model.constants import Constants
+from scrd.model.constants import NEW, Constants
 from scrd.model.normals import NormalDistances
 from scrd.model.scale_head import ScaleHead
 from scrd.model.scaler import FeatureScaler
@@ -94,4 +94,4 @@ def build_model(
     """
     built = build_teacher(teacher, weights)
     rectify = built.is_rectified() if rectify is None else rectify
-    return SCRD(built, teacher, rectify, image_size, constants or Constants())
+    return SCRD(built, teacher, rectify, image_size, constants or NEW)

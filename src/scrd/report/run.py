@@ -71,8 +71,9 @@ def _warnings(evaluation: Evaluation, silence: str | None) -> list[str]:
     notes = []
     if evaluation.failed:
         notes.append(f"{len(evaluation.failed)} test images could not be read: see errors.csv.")
-    if silence:
-        notes.append(f"{silence[0].upper()}{silence[1:]}.")
+    if evaluation.metrics["threshold"] is None:
+        why = f": {silence}" if silence else ""
+        notes.append(f"There is no threshold, and nothing is ever flagged{why}.")
     if doubtful := evaluation.metrics["n_doubted"]:
         notes.append(f"{doubtful} test images are doubtful: see warnings.csv.")
     confounds = evaluation.metrics.get("confounds", {})
