@@ -13,6 +13,7 @@ from scrd.commands.common import (
     Model,
     load_scorer,
     parse_kinds,
+    report_silence,
 )
 from scrd.system.console import out, refusing
 
@@ -79,6 +80,7 @@ def watch(
         if orthanc is not None and not kinds:
             raise ConfigError("--dicom-out is empty: there would be nothing to store")
         detector = load_scorer(model, device)
+        report_silence(detector.calibration)
         archive: Orthanc | Folder
         if orthanc is not None:
             archive = Orthanc(orthanc)
