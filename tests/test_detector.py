@@ -21,12 +21,15 @@ from scrd.data.preprocess import prepare
 from scrd.data.reading import read_image
 from scrd.detector import Detector
 from scrd.errors import ImageError
+from scrd.export.errors import ExportError
+from scrd.export.folder import read_exported
 from scrd.model.scores import infer
 from scrd.scoring.scorer import Scored
 from scrd.storage.model_folder import ModelFolderError
 from scrd.training import fit as fitting
 from scrd.training.log import TrainingError
 from scrd.training.prepare import hold_out
+from scrd.training.prepare import prepare as prepare_set
 
 QUICK = Config(image_size=64, batch_size=4, iterations=4, false_alarm_rate=0.2)
 
@@ -480,3 +483,118 @@ def test_a_training_killed_in_the_middle_resumes_to_the_same_weights(normals, tm
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     lines = (tmp_path / "model" / "training.jsonl").read_text().splitlines()
     assert [json.loads(line)["loss"] for line in lines] == [e.loss for e in undisturbed.log]
+
+
+def test_one_path_or_array_is_an_image_and_not_a_sequence(trained, mixed):
+    pixels = read_image(mixed[0])
+    (from_text,), (from_path,) = trained.score(str(mixed[0])), trained.score(mixed[0])
+    (from_array,) = trained.score(pixels)
+    assert from_text.score == from_path.score == from_array.score
+    assert str(from_array.path) == "array 0"
+    assert trained.source_map(from_array).shape == pixels.shape
+
+
+def test_arrays_meet_the_same_checks_as_files(trained, mixed):
+    pixels = read_image(mixed[0])
+    wrong = [
+        np.full((64, 64), 9, np.uint8),
+        pixels[None],
+        np.zeros((0, 4), np.uint8),
+        pixels.astype(str),
+        pixels.astype(np.uint16) * 257,
+    ]
+    *results, colour, strange, file = trained.score(
+        [*wrong, np.dstack([pixels] * 3), pixels.astype(float), mixed[0]]
+    )
+    words = ("nothing to see", "not (1, 64, 64)", "no pixels", "type", "8 bits")
+    for number, (result, word) in enumerate(zip(results, words, strict=True)):
+        assert isinstance(result, ImageError)
+        assert str(result).startswith(f"array {number}: ")
+        assert word in result.reason
+    assert "a colour image" in colour.doubts[0]
+    assert isinstance(strange, ImageError)
+    assert file.doubts == ()
+    (holed,) = trained.score(np.full((64, 64), np.nan), any_kind=True)
+    assert "not finite" in holed.reason
+    (anyway,) = trained.score(pixels.astype(float), any_kind=True)
+    assert anyway.score == file.score
+    assert anyway.doubts
+
+
+def test_what_the_training_images_never_showed_is_doubted_until_after_a_reload(trained, tmp_path):
+    faint = np.random.default_rng(0).integers(0, 5, (64, 64)).astype(np.uint8)
+    trained.save(tmp_path / "model")
+    for detector in (trained, Detector.load(tmp_path / "model")):
+        (scored,) = detector.score(faint)
+        assert any("grey values run from 0 to 4; in training" in d for d in scored.doubts)
+
+
+def test_constants_of_scoring_are_those_of_the_model_folder(trained, normals, tmp_path):
+    trained.save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["constants"] == {"top_fraction": 0.02, "offset": 0.02, "farthest": 3.0}
+    before = next(trained.score(normals / "00.png")).statistics
+    config["constants"] |= {"top_fraction": 1.0, "offset": 0.5}
+    config["preprocessing"]["intensity"]["bright"] = 60.0
+    path.write_text(json.dumps(config))
+    changed = Detector.load(tmp_path / "model")
+    after = next(changed.score(normals / "00.png")).statistics
+    assert after["top"] == pytest.approx(after["mean"])
+    assert after["excess"] != before["excess"]
+    assert changed.preprocessing.intensity.bright == 60
+
+
+def test_a_model_of_a_version_without_saved_constants_keeps_what_they_were(
+    trained, normals, tmp_path
+):
+    trained.save(tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    del config["constants"]
+    for name in ("dark", "bright", "own_headroom", "least_width"):
+        del config["preprocessing"]["intensity"][name]
+    for name in ("files", "windowed", "aspect", "plausible"):
+        del config["contract"][name]
+    path.write_text(json.dumps(config))
+    old, new = (next(d.score(normals / "00.png")) for d in (Detector.load(path.parent), trained))
+    assert old.statistics == new.statistics
+    assert old.doubts == ()
+
+
+@pytest.mark.parametrize(
+    ("images", "word"),
+    [
+        ([disc(np.random.default_rng(0))] * 12, "copies of one image"),
+        ([disc(np.random.default_rng(i % 3)) for i in range(12)], "3 different normal images"),
+        ([np.full((8, 8), 10 * i, np.uint8) for i in range(12)], "nothing to see"),
+    ],
+)
+def test_a_set_that_teaches_nothing_is_refused(images, word, tmp_path):
+    for i, image in enumerate(images):
+        save(image, tmp_path / f"{i:02}.png")
+    with pytest.raises(TrainingError, match=word):
+        prepare_set(tmp_path, QUICK)
+
+
+def test_a_window_in_another_unit_stops_before_training(normals):
+    with pytest.raises(TrainingError, match="300,400 holds 0 % .* run from"):
+        prepare_set(normals, dataclasses.replace(QUICK, window=(300, 400)))
+
+
+def test_too_few_groups_are_told_before_the_work_and_in_the_card(normals, tmp_path, capsys):
+    config = dataclasses.replace(QUICK, false_alarm_rate=0.01)
+    prepare_set(normals, config, progress=True)
+    said = "can flag nothing: 8 held-out groups of normals calibrate it"
+    assert said in " ".join(capsys.readouterr().err.split())
+    prepare_set(normals, QUICK, progress=True)
+    assert "can flag nothing" not in capsys.readouterr().err
+
+
+def test_an_export_is_not_taken_for_a_model_nor_a_model_for_an_export(tmp_path):
+    (tmp_path / "export.json").write_text("{}")
+    with pytest.raises(ModelFolderError, match=r"ExportedScorer\.load"):
+        Detector.load(tmp_path)
+    (tmp_path / "export.json").rename(tmp_path / "config.json")
+    with pytest.raises(ExportError, match=r"Detector\.load"):
+        read_exported(tmp_path)

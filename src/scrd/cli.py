@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.commands.common import BatchSize, Data, Device, Model, Out, print_counts, report_skipped
+from scrd.commands.common import (
+    BatchSize,
+    Data,
+    Device,
+    Model,
+    Out,
+    print_counts,
+    report_silence,
+    report_skipped,
+)
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
@@ -139,6 +148,12 @@ def evaluate(
     out.print(f"report: {out_folder / 'report.html'}")
     for doubt in evaluation.doubts:
         err.print(f"doubtful: {doubt}", markup=False, highlight=False, soft_wrap=True)
+    if evaluation.metrics["n_doubted"]:
+        out.print(
+            f"{evaluation.metrics['n_doubted']} images are doubtful, see "
+            f"{out_folder / 'warnings.csv'}"
+        )
+    report_silence(detector.calibration)
     report_skipped(evaluation.failures)
 
 

@@ -22,6 +22,7 @@ from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
+from scrd.model.constants import Constants
 from scrd.model.scores import infer
 from scrd.scoring.calibration import Calibration
 from scrd.scoring.scorer import Inferred, Scorer
@@ -174,6 +175,7 @@ class Detector(Scorer):
                 "config": self.config.to_dict(),
                 "preprocessing": dataclasses.asdict(self.preprocessing),
                 "student_rectified": self.model.student.rectified,
+                "constants": dataclasses.asdict(self.model.constants),
                 "contract": dataclasses.asdict(self.contract),
                 "provenance": self.provenance,
             },
@@ -205,7 +207,11 @@ class Detector(Scorer):
             rule = raw["preprocessing"]
             preprocessing = Preprocessing(**{**rule, "intensity": Intensity(**rule["intensity"])})
             model = build_model(
-                config.teacher, "deferred", raw["student_rectified"], preprocessing.image_size
+                config.teacher,
+                "deferred",
+                raw["student_rectified"],
+                preprocessing.image_size,
+                from_dict(Constants, raw.get("constants", {})),
             )
             model.load_state_dict(contents.weights)
             threshold = contents.calibration["threshold"]

@@ -8,10 +8,11 @@ from PIL import Image
 
 import scrd.data.cache as cache
 from scrd.data.cache import iter_batches, load_images
+from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing, prepare
 from scrd.data.reading import read_image
-from scrd.data.source import Source
+from scrd.data.source import Series, Source
 
 RULE = Preprocessing(Intensity(0, 255, 0, "rgb"), 16)
 BROKEN = (2, 5)
@@ -138,3 +139,20 @@ def test_errors_that_are_not_about_the_image_are_not_swallowed(
     monkeypatch.setattr(cache, "read_image", failing)
     with pytest.raises(RuntimeError, match="a defect"):
         load_images(paths, RULE, memory_limit=10**9)
+
+
+def test_an_image_of_one_grey_value_is_refused_and_an_empty_slice_is_not(tmp_path: Path) -> None:
+    empty = np.full((9, 9), 40, np.uint8)
+    Image.fromarray(empty).save(path := tmp_path / "empty.png")
+    (batch,) = iter_batches([path, Source(path)], RULE, batch_size=2)
+    assert [f.reason for f in batch.failures] == 2 * [
+        "all pixels have one grey value (40): there is nothing to see"
+    ]
+    assert len(load_images([path], RULE, memory_limit=10**9).failures) == 1
+    contract = Contract()
+    (batch,) = iter_batches([path], RULE, batch_size=2, contract=contract, any_kind=True)
+    assert "nothing to see" in batch.doubts[0][0]
+    volume = Series("1", "1", None, ((path, None), (path, None)))
+    (batch,) = iter_batches(volume.sources, RULE, batch_size=2, contract=contract)
+    assert batch.index == (0, 1)
+    assert "nothing to see" in batch.doubts[0][0]

@@ -35,6 +35,8 @@ def test_what_the_training_images_say_is_kept():
         channels=(1,),
         shorter_side=(800, 1000),
         spacing=(0.1, 0.2),
+        files=("DICOM",),
+        aspect=(1000 / 1200, 1000 / 800),
     )
     assert found.check(CHEST) == found.check(bedside) == ([], [])
 
@@ -113,3 +115,27 @@ def test_nifti_has_no_known_unit():
 def test_without_training_images_everything_is_allowed():
     assert learn_contract([]) == Contract()
     assert Contract().check(CT) == ([], [])
+
+
+def test_how_the_pixels_came_into_the_file_is_doubted():
+    windowed, plain = (dataclasses.replace(CHEST, windowed=w) for w in (True, False))
+    contract = learn_contract([windowed])
+    assert contract.check(windowed) == contract.check(CHEST) == ([], [])
+    assert contract.check(plain)[1] == [
+        "no display window in the header; the training images had one"
+    ]
+    assert "had none" in learn_contract([plain]).check(windowed)[1][0]
+    assert learn_contract([plain, windowed]).check(plain) == ([], [])
+    picture = learn_contract([PICTURE])
+    assert picture.check(dataclasses.replace(PICTURE, format="JPEG")) == ([], [])
+    assert "one of the DICOM images; trained on pictures" in "".join(
+        picture.check(dataclasses.replace(CHEST, width=256, height=256))[1]
+    )
+    assert "trained on DICOM" in "".join(contract.check(PICTURE)[1])
+
+
+def test_a_strip_is_doubted_where_training_had_squares():
+    contract = learn_contract([PICTURE])
+    assert contract.check(dataclasses.replace(PICTURE, width=500)) == ([], [])
+    (doubt,) = contract.check(dataclasses.replace(PICTURE, width=2000))[1]
+    assert doubt == "2000x256 pixels; width by height was 1.0 in training"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scrd.data.intensity import Intensity, apply_intensity, fit_intensity
+from scrd.data.intensity import Intensity, apply_intensity, fit_intensity, series_percentiles
 
 RNG = np.random.default_rng(0)
 DEEP = [RNG.normal(20_000, 3_000, (40, 50)).astype(np.uint16) for _ in range(5)]
@@ -42,7 +42,7 @@ def test_values_outside_the_window_stay_apart_up_to_the_headroom() -> None:
 
 def test_a_given_window_is_used_as_it_is_also_for_mixed_depths() -> None:
     mixed = [DEEP[0], RNG.integers(0, 256, (8, 8), dtype=np.uint8)]
-    assert fit_intensity(mixed, window=(100, 4000)) == Intensity(100, 4000, 0, "grey")
+    assert fit_intensity(mixed, window=(100, 40000)) == Intensity(100, 40000, 0, "grey")
     with pytest.raises(ValueError, match="different depths .uint16, uint8."):
         fit_intensity(mixed)
 
@@ -53,7 +53,7 @@ def test_a_window_per_image_starts_from_that_of_the_data(images) -> None:
     assert data.scope == "data"
     assert image == dataclasses.replace(data, scope="image")
     assert fit_intensity(images) == data
-    assert fit_intensity(images, window=(0, 10)).scope == "data"
+    assert fit_intensity(images, window=(0, float(images[0].max()))).scope == "data"
 
 
 def per_image(channels="grey", low=0.0, high=255.0, headroom=0.0) -> Intensity:
@@ -205,3 +205,50 @@ def test_a_window_per_image_undoes_any_gain_also_of_deep_images() -> None:
         brighter = apply_intensity(normals[0] * np.uint16(gain), rule)
         np.testing.assert_allclose(brighter, plain, atol=1e-4)
         assert len(np.unique(brighter)) == len(np.unique(plain))
+
+
+CHEST = RNG.integers(0, 256, (40, 40), dtype=np.uint8)
+DEEP_CHEST = RNG.integers(0, 4096, (40, 40), dtype=np.uint16)
+HEAD = np.where(np.arange(4000) < 2800, -1000.0, 40.0).reshape(40, 100).astype(np.float32)
+HEAD += RNG.normal(0, 8, HEAD.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("image", "window", "word"),
+    [
+        (CHEST, (300, 400), "holds 0 % of the pixels"),
+        (CHEST, (-100, -1), "holds 0 % of the pixels"),
+        (CHEST, (0, 1), "white"),
+        (CHEST, (-1000, 1000), "far wider"),
+        (CHEST, (0, 65535), "far wider"),
+        (DEEP_CHEST, (0, 255), "white"),
+        (HEAD, (2000, 3000), "holds 0 % of the pixels"),
+        (HEAD, (-100000, 100000), "far wider"),
+    ],
+)
+def test_a_window_in_the_wrong_unit_is_refused_with_the_values_found(image, window, word) -> None:
+    with pytest.raises(ValueError, match=word) as error:
+        fit_intensity([image], window=window)
+    low, high = np.percentile(image, (1, 99))
+    assert f"run from {low:.6g} to {high:.6g}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("image", "window"),
+    [(CHEST, (0, 255)), (CHEST, (40, 200)), (DEEP_CHEST, (0, 4095)), (HEAD, (0, 80))]
+    + [(HEAD, window) for window in ((-1000, 1000), (-1350, 150), (-160, 240), (-1024, 3071))],
+)
+def test_windows_in_use_are_taken(image, window) -> None:
+    rule = fit_intensity([image], window=window)
+    assert (rule.low, rule.high) == window
+
+
+def test_a_rule_acts_by_its_own_constants() -> None:
+    pixels = np.arange(101, dtype=np.float32)[None]
+    rule = Intensity(0, 255, 0, "grey", "image", dark=10, bright=60, own_headroom=1)
+    np.testing.assert_allclose(apply_intensity(pixels, rule)[0, 0, [10, 60]], [0, 1], atol=1e-6)
+    assert apply_intensity(pixels, rule).max() == pytest.approx(1.8)
+    series = dataclasses.replace(rule, scope="series")
+    assert series_percentiles([pixels], series) == pytest.approx((10, 60))
+    with pytest.raises(ValueError, match="percentiles"):
+        dataclasses.replace(rule, dark=60)

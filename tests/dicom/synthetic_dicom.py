@@ -16,6 +16,7 @@ from pydicom.uid import (
 
 from scrd.data.intensity import Intensity
 from scrd.data.source import Series
+from scrd.scoring.calibration import Calibration
 from scrd.scoring.scorer import Scored
 from scrd.scoring.verdicts import SeriesResult, StudyResult, Verdict
 
@@ -31,8 +32,10 @@ class KnownDetector:
 
     maps: dict
     fingerprint: str = "ab" * 32
-    calibration: SimpleNamespace = field(
-        default_factory=lambda: SimpleNamespace(
+    calibration: Calibration = field(
+        default_factory=lambda: Calibration(
+            scores=(0.0, 1.0),
+            groups=(0, 1),
             false_alarm_rate=0.05,
             threshold=1.25,
             map_threshold=THRESHOLD,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pydicom
 import pytest
@@ -180,3 +182,15 @@ def test_who_measured_and_how(tmp_path):
     (scheme,) = document.CodingSchemeIdentificationSequence
     assert scheme.CodingSchemeDesignator == SCHEME
     assert document.VerificationFlag == "UNVERIFIED"
+
+
+def test_a_model_that_can_flag_nothing_says_so_in_the_report(tmp_path):
+    found, detector = scored_study(tmp_path, [projection(i) for i in range(2)])
+    assert not any("flag nothing" in text for text in texts(written(tmp_path, found, detector)))
+    calibration = detector.calibration
+    detector.calibration = dataclasses.replace(
+        calibration, threshold=np.inf, false_alarm_rate=0.0001
+    )
+    (said,) = [t for t in texts(written(tmp_path, found, detector)) if "flag nothing" in t]
+    assert said.startswith("Warning: ")
+    assert said.endswith("needs at least 9999")

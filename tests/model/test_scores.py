@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from scrd.model import build_model
+from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import (
     POOLINGS,
-    TOP_FRACTION,
     anomaly_map,
     distances,
     infer,
@@ -20,6 +20,7 @@ from scrd.model.scores import (
 from scrd.objectives.distance import distance_map
 
 SIZE = 64
+TOP = TOP_FRACTION
 STRIDES = (4, 8, 16)
 
 
@@ -83,7 +84,7 @@ def test_statistics_against_a_loop_with_padding():
     content[3] = False
     content[3, 4, 4:9] = True  # 5 pixels: 2 % of them is less than one
     maps[~content] = 50.0  # padding must never count
-    found = map_statistics(torch.from_numpy(maps), torch.from_numpy(content))
+    found = map_statistics(torch.from_numpy(maps), torch.from_numpy(content), TOP)
     for b in range(4):
         inside = np.sort(maps[b][content[b]].astype(np.float64))[::-1]
         count = max(1, math.floor(len(inside) / 50))
@@ -93,7 +94,7 @@ def test_statistics_against_a_loop_with_padding():
 
 
 def test_the_top_fraction_is_counted_without_rounding_errors():
-    assert TOP_FRACTION == 0.02
+    assert TOP == 0.02
     # ones down to the 2 %, zeros below: the mean is one exactly when no zero is counted
     for side in (64, 80, 100, 128, 224, 256):
         for area in (side, 50 * (side // 2), side * side // 50 * 50, side * side):
@@ -103,10 +104,10 @@ def test_the_top_fraction_is_counted_without_rounding_errors():
             content = torch.zeros(side * side, dtype=torch.bool)
             content[:area] = True
             shape = (1, side, side)
-            top = map_statistics(flat.view(shape), content.view(shape))["top"]
+            top = map_statistics(flat.view(shape), content.view(shape), TOP)["top"]
             assert top.item() == 1.0
             flat[count - 1] = 0.0
-            top = map_statistics(flat.view(shape), content.view(shape))["top"]
+            top = map_statistics(flat.view(shape), content.view(shape), TOP)["top"]
             assert top.item() == pytest.approx((count - 1) / count, rel=1e-6)
 
 
@@ -114,9 +115,9 @@ def test_an_image_is_pooled_the_same_alone_and_beside_others():
     maps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2))
     content = torch.ones(3, 32, 32, dtype=torch.bool)
     content[0, :24] = False
-    together = map_statistics(maps, content)
+    together = map_statistics(maps, content, TOP)
     for b in range(3):
-        alone = map_statistics(maps[b : b + 1], content[b : b + 1])
+        alone = map_statistics(maps[b : b + 1], content[b : b + 1], TOP)
         for name, values in together.items():
             assert alone[name].item() == pytest.approx(values[b].item(), rel=1e-6)
 
@@ -218,7 +219,7 @@ def test_statistics_of_an_inference(model):
         weighed = sum(a * e for a, e in zip(alpha, excess, strict=True))
         assert found["excess"][b].item() == pytest.approx(weighed, rel=1e-5)
         assert found["excess_uniform"][b].item() == pytest.approx(sum(excess) / 3, rel=1e-5)
-    for name, values in map_statistics(inference.maps, content).items():
+    for name, values in map_statistics(inference.maps, content, TOP).items():
         torch.testing.assert_close(found[name], values)
 
 

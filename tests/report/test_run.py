@@ -51,6 +51,18 @@ def test_scores_keep_order_precision_and_awkward_names(tmp_path):
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["scores.csv"]
 
 
+def test_doubts_and_a_model_that_cannot_flag_are_told_beside_the_scores(tmp_path):
+    doubtful = dataclasses.replace(scored(1, 0.5, False), doubts=("too dark", "too small"))
+    results = [doubtful, scored(2, 0.5, False), ImageError("c", "broken")]
+    write_scores(tmp_path / "scores.csv", ["a", "b", "c"], results, "it can flag nothing")
+    assert rows(tmp_path / "warnings.csv") == [
+        ["path", "reason"],
+        ["model", "it can flag nothing"],
+        ["a", "too dark"],
+        ["a", "too small"],
+    ]
+
+
 def test_scores_of_a_stream_are_let_go_as_they_are_written(tmp_path):
     alive = []
 
@@ -181,7 +193,15 @@ def test_an_evaluation_is_written_whole(detector, evaluation, tmp_path):
         "roc.svg",
         "scores.csv",
         "training.svg",
+        "warnings.csv",
     ]
+    # the spots are brighter than all that training showed
+    doubted = [
+        r.name for r, s in zip(evaluation.records, evaluation.scored, strict=True) if s.doubts
+    ]
+    assert sorted({row[0] for row in rows(tmp_path / "warnings.csv")[1:]}) == sorted(doubted)
+    assert len(doubted) == evaluation.metrics["n_doubted"] == 7
+    assert evaluation.metrics["can_flag"] is True
 
     def refuse(word):
         raise AssertionError(f"{word} is no JSON")

@@ -12,7 +12,15 @@ import torch
 from scrd.config import Config, from_dict
 from scrd.model import build_model
 from scrd.model.scores import POOLINGS, distances, infer
-from scrd.scoring.calibration import Calibration, Level, p_values, pool, threshold_at
+from scrd.scoring.calibration import (
+    Calibration,
+    Level,
+    groups_needed,
+    p_values,
+    pool,
+    threshold_at,
+    too_few,
+)
 from scrd.training.calibrate import calibrate
 from scrd.training.normals import learn_normals
 from scrd.training.scale_weights import scale_weights
@@ -261,16 +269,16 @@ def test_series_and_studies_are_pooled_and_keep_their_groups(calibrated):
 
 def test_the_pooled_score_is_the_mean_of_the_highest_tenth():
     scores = np.random.default_rng(0).permutation(np.arange(45.0))
-    assert pool(scores) == np.mean([44, 43, 42, 41])
-    assert pool([3.0, 5.0, 4.0]) == 5.0
-    assert pool([-1.0]) == -1.0
+    assert pool(scores, 0.1) == np.mean([44, 43, 42, 41])
+    assert pool([3.0, 5.0, 4.0], 0.1) == 5.0
+    assert pool([-1.0], 0.1) == -1.0
 
 
 def test_a_level_speaks_for_pools_up_to_its_own_size_unless_that_is_large():
-    assert not Level().speaks_for(1)
+    assert not Level().speaks_for(1, 20)
     few = Level((1.0,), (0,), images=3)
-    assert [few.speaks_for(n) for n in (1, 3, 4)] == [True, True, False]
-    assert Level((1.0,), (0,), images=20).speaks_for(300)
+    assert [few.speaks_for(n, 20) for n in (1, 3, 4)] == [True, True, False]
+    assert Level((1.0,), (0,), images=20).speaks_for(300, 20)
 
 
 def test_calibrating_repeats_exactly_and_leaves_the_network_alone(model, calibrated):
@@ -301,3 +309,24 @@ def test_calibration_survives_json(calibrated):
     assert again.map_scale == calibrated.map_scale
     probe = [calibrated.threshold, 0.0, 1.0]
     np.testing.assert_array_equal(again.p_values(probe), calibrated.p_values(probe))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.2, 0.1, 0.05, 0.07, 1 / 3, 0.01, 0.9])
+def test_the_groups_that_are_needed_are_just_enough(rate):
+    needed = groups_needed(rate)
+    for groups, enough in ((needed, True), (needed - 1, False)):
+        if groups:
+            threshold = threshold_at(np.arange(groups), range(groups), rate)
+            assert np.isfinite(threshold) is np.bool_(enough)
+        assert (too_few(groups, rate) is None) is enough
+
+
+def test_a_calibration_that_cannot_flag_says_so():
+    few = Calibration((1.0, 2.0), (0, 1), 0.05, np.inf, 1.0, (0.0, 1.0), "mean")
+    assert not few.can_flag
+    assert few.silence == (
+        "this model can flag nothing: 2 held-out groups of normals calibrate it, and a "
+        "false-alarm rate of 0.05 needs at least 19"
+    )
+    assert dataclasses.replace(few, threshold=3.0).can_flag
+    assert dataclasses.replace(few, threshold=3.0).silence is None

@@ -65,7 +65,7 @@ def test_a_study_of_many_normal_slices_is_not_flagged_by_numbers_alone():
 
     def pooled(images, studies):
         slices = rng.normal(rng.normal(size=(studies, 1)), 1, (studies, images))
-        return [pool(scores) for scores in slices]
+        return [pool(scores, 0.1) for scores in slices]
 
     normal = pooled(100, 3000)
     for images in (30, 300):

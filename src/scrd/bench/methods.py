@@ -19,6 +19,7 @@ from scrd.config import Config
 from scrd.data.cache import ImageStack
 from scrd.data.preprocess import content_masks
 from scrd.detector import Detector
+from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import map_statistics
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
@@ -144,7 +145,7 @@ def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
         pooled = {OWN: own}
         if maps is not None:
             content = torch.from_numpy(content_masks(stack.source_sizes, settings))
-            statistics = map_statistics(maps, content)
+            statistics = map_statistics(maps, content, TOP_FRACTION)
             pooled |= {name: s.double().numpy() for name, s in statistics.items()}
         return Answers(own, pooled, maps)
 

@@ -13,6 +13,7 @@ from scrd.system.console import SKIPPED, err, out
 if TYPE_CHECKING:
     from scrd.data.manifest import Manifest
     from scrd.errors import ImageError
+    from scrd.scoring.calibration import Calibration
     from scrd.scoring.scorer import Scorer
 
 Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
@@ -35,6 +36,14 @@ def report_skipped(failures: Sequence[ImageError]) -> None:
         for failure in failures:
             err.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(SKIPPED)
+
+
+def report_silence(calibration: Calibration) -> None:
+    """Say so where a model can flag nothing."""
+    if calibration.silence:
+        err.print(
+            f"[bold yellow]warning:[/] {calibration.silence}", highlight=False, soft_wrap=True
+        )
 
 
 def load_scorer(model: Path, device: str) -> Scorer:

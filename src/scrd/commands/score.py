@@ -16,6 +16,7 @@ from scrd.commands.common import (
     Out,
     load_scorer,
     parse_kinds,
+    report_silence,
     report_skipped,
 )
 from scrd.system.console import err, out, refusing
@@ -111,6 +112,7 @@ def score(
         )
     if summary.doubted:
         out.print(f"{summary.doubted} images are doubtful, see {out_folder / 'warnings.csv'}")
+    report_silence(scorer.calibration)
     for reason in summary.unwritten:
         err.print(f"[bold yellow]not written:[/] {reason}", soft_wrap=True)
     report_skipped(summary.failures)

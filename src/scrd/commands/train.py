@@ -6,7 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from scrd.commands.common import Data, Device, Out, print_counts, report_skipped
+from scrd.commands.common import (
+    Data,
+    Device,
+    Out,
+    print_counts,
+    report_silence,
+    report_skipped,
+)
 from scrd.system.console import out, refusing
 
 
@@ -127,6 +134,7 @@ def train(
         f"{calibration.pooling}, threshold {calibration.threshold:.6g}",
         highlight=False,
     )
+    report_silence(calibration)
     report_skipped(detector.failures)
 
 

@@ -99,6 +99,7 @@ def watch(
             _check_folders(folder, out_folder)
             archive = Folder(folder, out_folder, settle_seconds=settle)
         detector = load_scorer(model, device)
+        report_silence(detector.calibration)
         assert detector.fingerprint is not None
         try:
             with (

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.contract import Contract
-from scrd.data.intensity import series_percentiles
+from scrd.data.intensity import Intensity, series_percentiles
+from scrd.data.plausibility import Facts, measure, nothing
 from scrd.data.preprocess import Preprocessing, prepare
 from scrd.data.reading import read_image, read_info
+from scrd.data.sample import even
 from scrd.data.source import AnySource, Series, Source, as_source
 from scrd.errors import ImageError
 
@@ -39,6 +42,7 @@ class ImageStack:
         failures: The images that could not be read, in order.
         doubts: For each of the N images what speaks against its being of the training images'
             kind, see :class:`scrd.data.contract.Contract`.
+        facts: For each of the N images what is plain to see in it.
     """
 
     images: NDArray[np.float32]
@@ -46,6 +50,7 @@ class ImageStack:
     source_sizes: tuple[tuple[int, int], ...]
     failures: tuple[ImageError, ...]
     doubts: tuple[tuple[str, ...], ...]
+    facts: tuple[Facts, ...] = ()
 
 
 def load_images(
@@ -81,6 +86,7 @@ def load_images(
     index: list[int] = []
     sizes: list[tuple[int, int]] = []
     failures: list[ImageError] = []
+    facts: list[Facts] = []
     for done, result in enumerate(_prepared(sources, preprocessing, workers)):
         if isinstance(result, ImageError):
             failures.append(result)
@@ -88,10 +94,16 @@ def load_images(
             images[len(index)] = result.image
             index.append(done)
             sizes.append(result.size)
+            facts.append(result.facts)
         if on_progress is not None:
             on_progress(done + 1)
     return ImageStack(
-        images[: len(index)], tuple(index), tuple(sizes), tuple(failures), ((),) * len(index)
+        images[: len(index)],
+        tuple(index),
+        tuple(sizes),
+        tuple(failures),
+        ((),) * len(index),
+        tuple(facts),
     )
 
 
@@ -131,12 +143,14 @@ def iter_batches(
             source_sizes=tuple(result.size for _, result in read),
             failures=tuple(result for _, result in batch if isinstance(result, ImageError)),
             doubts=tuple(result.doubts for _, result in read),
+            facts=tuple(result.facts for _, result in read),
         )
 
 
 class _Read(NamedTuple):
     image: NDArray[np.float32]
     size: tuple[int, int]
+    facts: Facts
     doubts: tuple[str, ...]
 
 
@@ -170,6 +184,7 @@ def _prepared(
 def _prepare_image(
     source: Source, preprocessing: Preprocessing, contract: Contract | None, any_kind: bool
 ) -> _Read | ImageError:
+    intensity, series = preprocessing.intensity, source.series
     try:
         doubts: list[str] = []
         if contract is not None:
@@ -180,22 +195,31 @@ def _prepare_image(
                 return ImageError(source.path, "not what the model knows: " + "; ".join(refusals))
         pixels = read_image(source)
         window = None
-        if preprocessing.intensity.scope == "series" and source.series is not None:
-            window = source.series.window(measure_window)
+        if intensity.scope == "series" and series is not None:
+            window = series.window(partial(measure_window, intensity=intensity))
     except ImageError as error:
         return error
+    facts = measure(pixels, intensity, window)
+    # a volume may well begin with slices of air, which belong to its picture
+    if facts.constant and not any_kind and (series is None or len(series.places) == 1):
+        return ImageError(source.path, nothing(facts))
+    if contract is not None:
+        doubts += contract.plausible.doubts(facts)
     image = prepare(pixels, preprocessing, window)
-    return _Read(image, (pixels.shape[0], pixels.shape[1]), tuple(doubts))
+    return _Read(image, (pixels.shape[0], pixels.shape[1]), facts, tuple(doubts))
 
 
-def measure_window(series: Series) -> tuple[float, float]:
-    """The 1st and 99th percentile of a series, of at most 32 of its images, evenly spread.
+def measure_window(series: Series, intensity: Intensity) -> tuple[float, float]:
+    """The window of a series, from at most 32 of its images, evenly spread.
+
+    Args:
+        series: The images.
+        intensity: The rule that wants it, see `series_percentiles`.
 
     Raises:
         ImageError: None of them can be read; the error is that of the first.
     """
-    sources = series.sources
-    chosen = sources[:: -(-len(sources) // _WINDOW_IMAGES)]
+    chosen = even(series.sources, _WINDOW_IMAGES)
     failures: list[ImageError] = []
 
     def readable() -> Iterator[NDArray[Any]]:
@@ -209,7 +233,7 @@ def measure_window(series: Series) -> tuple[float, float]:
     first = next(images, None)
     if first is None:
         raise failures[0]
-    return series_percentiles(itertools.chain([first], images))
+    return series_percentiles(itertools.chain([first], images), intensity)
 
 
 def _allocate(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scrd.data.formats.info import ImageInfo
+from scrd.data.plausibility import Plausible
 
 _SIZE_FACTOR = 2.0
+_ASPECT_FACTOR = 2.5
 _SPACING_FACTOR = 1.5
 # computed and digital radiography show the same thing
 _ALIKE = {"DX": "CR"}
@@ -26,6 +28,10 @@ class Contract:
         channels: 1 for grey, 3 for colour.
         shorter_side: Smallest and largest shorter side in pixels.
         spacing: Smallest and largest distance between pixels in mm; None where unknown.
+        files: Kinds of files: "DICOM", "NIfTI", or "picture" for all others.
+        windowed: Whether the files name a display window, see :class:`ImageInfo`.
+        aspect: Smallest and largest width divided by height.
+        plausible: Which grey values and how much content.
     """
 
     units: tuple[str, ...] = ()
@@ -36,6 +42,10 @@ class Contract:
     channels: tuple[int, ...] = ()
     shorter_side: tuple[int, int] | None = None
     spacing: tuple[float, float] | None = None
+    files: tuple[str, ...] = ()
+    windowed: tuple[bool, ...] = ()
+    aspect: tuple[float, float] | None = None
+    plausible: Plausible = field(default_factory=Plausible)
 
     def check(self, info: ImageInfo) -> tuple[list[str], list[str]]:
         """Compare an image's header with the training images.
@@ -43,8 +53,10 @@ class Contract:
         Returns:
             Reasons to refuse the image: another unit, modality, body part, view or plane, a
             localizer, colour for grey in DICOM. And reasons for doubt: what the header leaves
-            open, a shorter side beyond twice or half of, or a spacing beyond 1.5 times, those
-            seen.
+            open, another kind of file, a display window where there was none and the reverse, a
+            shorter side beyond twice or half of, a spacing beyond 1.5 times, or an
+            aspect ratio beyond 2.5 times, those seen. What speaks against its pixels
+            is told by ``plausible``.
         """
         refusals: list[str] = []
         doubts: list[str] = list(info.oddities)
@@ -75,6 +87,7 @@ class Contract:
             (refusals if info.format == "DICOM" else doubts).append(
                 f"a {kinds[info.channels]} image; trained on {kinds[self.channels[0]]} ones"
             )
+        doubts += self._handled(info)
         side = min(info.width, info.height)
         if self.shorter_side and not _within(side, self.shorter_side, _SIZE_FACTOR):
             low, high = self.shorter_side
@@ -89,9 +102,30 @@ class Contract:
                     f"pixels of {info.spacing[0]:.3g} x {info.spacing[1]:.3g} mm; trained on "
                     f"{_span(round(low_mm, 3), round(high_mm, 3))} mm"
                 )
+        if self.aspect and not _within(info.width / info.height, self.aspect, _ASPECT_FACTOR):
+            least, most = (round(ratio, 2) for ratio in self.aspect)
+            doubts.append(
+                f"{info.width}x{info.height} pixels; width by height was {_span(least, most)} in "
+                "training"
+            )
         return refusals, doubts
 
+    def _handled(self, info: ImageInfo) -> list[str]:
+        """Doubts about how the pixels came into the file: they may have lost contrast there."""
+        doubts = []
+        if self.files and _kind(info) not in self.files:
+            seen = " and ".join(_FILES[kind] for kind in self.files)
+            doubts.append(f"one of the {_FILES[_kind(info)]}; trained on {seen}")
+        if info.windowed is not None and self.windowed and info.windowed not in self.windowed:
+            doubts.append(
+                "a display window in the header; the training images had none"
+                if info.windowed
+                else "no display window in the header; the training images had one"
+            )
+        return doubts
 
+
+_FILES = {"DICOM": "DICOM images", "NIfTI": "NIfTI volumes", "picture": "pictures and arrays"}
 _UNITS = {
     "display": "display values of 8 bits",
     "rescaled": "rescaled values without a common unit",
@@ -113,6 +147,7 @@ def learn_contract(infos: Iterable[ImageInfo]) -> Contract:
     seen = list(infos)
     sides = [min(i.width, i.height) for i in seen]
     spacings = [s for i in seen if i.spacing for s in i.spacing]
+    aspects = [i.width / i.height for i in seen]
     return Contract(
         units=_distinct(unit(i) for i in seen),
         modalities=_distinct(_modality(i) for i in seen),
@@ -122,7 +157,14 @@ def learn_contract(infos: Iterable[ImageInfo]) -> Contract:
         channels=tuple(sorted({i.channels for i in seen})),
         shorter_side=(min(sides), max(sides)) if sides else None,
         spacing=(min(spacings), max(spacings)) if spacings else None,
+        files=_distinct(_kind(i) for i in seen),
+        windowed=tuple(sorted({i.windowed for i in seen if i.windowed is not None})),
+        aspect=(min(aspects), max(aspects)) if aspects else None,
     )
+
+
+def _kind(info: ImageInfo) -> str:
+    return info.format if info.format in _FILES else "picture"
 
 
 def _modality(info: ImageInfo) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scrd.data.sample import even_places
 
 Channels = Literal["grey", "rgb"]
 Scope = Literal["data", "image", "series"]
@@ -17,7 +19,11 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _PERCENTILES = (0.1, 99.9)
 _OWN_PERCENTILES = (1, 99)
 _OWN_HEADROOM = 0.25
-_LEAST_WIDTH = 0.05  # of the window: a nearly constant image must not become noise
+_LEAST_WIDTH = 0.05
+_MOST_WHITE = 0.5  # of the pixels brighter than the window's low end
+_LEAST_INSIDE = 0.02  # of the pixels
+_LEAST_USED = 0.2  # of the window
+_RANGES_OF_DEPTHS = (1, 255, 1023, 4095, 65535)
 _GREY_TOLERANCE = 8 / 255  # of the window: what JPEG leaves between the channels of grey images
 _GREY_SHARE = 0.99
 _SAMPLES_PER_IMAGE = 65_536
@@ -34,9 +40,17 @@ class Intensity:
         channels: "grey" (RGB images become their ITU-R BT.601 luma, in floating point) or "rgb"
             (grey images are repeated three times).
         scope: Whose window: "data", this one; or "image" or "series", where instead of clipping
-            there the 1st and 99th percentile, over all pixels and channels, of the image or of
-            its whole series become 0 and 1, and a quarter of that width is kept on either side.
-            Intensities of MR have no common unit, and those of pictures hang on exposure.
+            there two percentiles, over all pixels and channels, of the image or of its whole
+            series become 0 and 1, and some of that width is kept on either side. Intensities of
+            MR have no common unit, and those of pictures hang on exposure.
+        dark: The percentile that becomes 0 for these two scopes.
+        bright: The one that becomes 1.
+        own_headroom: What they keep on either side, in widths of that window.
+        least_width: Narrowest window of an image, as a share of high - low: a nearly constant
+            image must not become noise.
+
+    The defaults of the last four are what models mean that were saved without them: a rule of new
+    models is changed in `fit_intensity`, never here.
     """
 
     low: float
@@ -44,6 +58,10 @@ class Intensity:
     headroom: float
     channels: Channels
     scope: Scope = "data"
+    dark: float = 1.0
+    bright: float = 99.0
+    own_headroom: float = 0.25
+    least_width: float = 0.05
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -54,6 +72,15 @@ class Intensity:
             raise ValueError(f"channels must be 'grey' or 'rgb', not {self.channels!r}")
         if self.scope not in ("data", "image", "series"):
             raise ValueError(f"scope must be 'data', 'image' or 'series', not {self.scope!r}")
+        if not 0 <= self.dark < self.bright <= 100:
+            raise ValueError(f"percentiles must rise from 0 to 100: {self.dark}, {self.bright}")
+        if not (self.own_headroom >= 0 and self.least_width > 0):
+            raise ValueError("the headroom must not be negative, the least width be positive")
+
+    @property
+    def reach(self) -> float:
+        """How far beyond 0 and 1 values are kept, whatever the scope."""
+        return self.headroom if self.scope == "data" else self.own_headroom
 
 
 def fit_intensity(
@@ -84,7 +111,7 @@ def fit_intensity(
 
     Raises:
         ValueError: No images, images that are all one constant value, images of different
-            depths without a window, or a window that is not low < high.
+            depths without a window, or a window that is not low < high or does not fit them.
     """
     rng = np.random.default_rng(0)
     samples: list[NDArray[np.float32]] = []
@@ -124,7 +151,48 @@ def fit_intensity(
         if low == high:  # more than 99.8 % of all pixels are background
             low, high = lowest, highest
     scope = window if isinstance(window, str) else "data"
-    return Intensity(low, high, headroom, channels, scope)
+    rule = Intensity(
+        low,
+        high,
+        headroom,
+        channels,
+        scope,
+        dark=_OWN_PERCENTILES[0],
+        bright=_OWN_PERCENTILES[1],
+        own_headroom=_OWN_HEADROOM,
+        least_width=_LEAST_WIDTH,
+    )
+    if not isinstance(window, str):
+        _refuse_misfit(samples, low, high)
+    return rule
+
+
+def is_range_of_a_depth(window: tuple[float, float]) -> bool:
+    """Whether a window is what pixels of 1, 8, 10, 12 or 16 bits can hold, such as 0..255."""
+    return window[0] == 0 and window[1] in _RANGES_OF_DEPTHS
+
+
+def _refuse_misfit(samples: Sequence[NDArray[np.float32]], low: float, high: float) -> None:
+    """Raise ValueError where a window leaves little of the training images to see.
+
+    A window may well cut off most of an image, as that of the brain does with air and bone.
+    """
+    values = np.concatenate([sample.ravel() for sample in samples])
+    first, last = (float(end) for end in np.percentile(values, _OWN_PERCENTILES))
+    inside = float(((values >= low) & (values <= high)).mean())
+    above = values[values > low]
+    if inside < _LEAST_INSIDE:
+        what = f"holds {100 * inside:.2g} % of the pixels, the others would be black or white"
+    elif (above > high).mean() > _MOST_WHITE:
+        what = f"would make {100 * (values > high).mean():.3g} % of the pixels white"
+    elif last - first < _LEAST_USED * (high - low):
+        what = "is far wider than the images' values, which would be one grey"
+    else:
+        return
+    raise ValueError(
+        f"the window {low:g},{high:g} {what}: the values of the training images run from "
+        f"{first:.6g} to {last:.6g}"
+    )
 
 
 def apply_intensity(
@@ -137,36 +205,35 @@ def apply_intensity(
     Args:
         pixels: (H, W) or (H, W, 3), uint8, uint16 or float32, source values.
         intensity: The rule.
-        series_window: (low, high), the 1st and 99th percentile of the image's series, for a rule
-            of that scope. Without it the image counts as its whole series.
+        series_window: (low, high), the window of the image's series, for a rule of that scope.
+            Without it the image counts as its whole series.
 
     Returns:
-        (C, H, W) float32 in [-headroom, 1 + headroom], or in [-0.25, 1.25] for a rule per image
-        or series; C is 1 for grey and 3 for RGB.
+        (C, H, W) float32 in [-reach, 1 + reach], see `Intensity.reach`; C is 1 for grey and 3 for
+        RGB.
     """
     values = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
     values = _with_channels(values.astype(np.float32), intensity.channels)
     low, high = intensity.low, intensity.high
     if intensity.scope == "series":
-        low, high = series_window or series_percentiles([pixels])
+        low, high = series_window or series_percentiles([pixels], intensity)
     scaled = (values - np.float32(low)) / np.float32(high - low)
-    headroom = _OWN_HEADROOM
-    if intensity.scope == "data":
-        headroom = intensity.headroom
-    elif intensity.scope == "image":
-        dark, bright = np.percentile(scaled, _OWN_PERCENTILES)
-        width = max(float(bright - dark), _LEAST_WIDTH)
+    headroom = intensity.reach
+    if intensity.scope == "image":
+        dark, bright = np.percentile(scaled, (intensity.dark, intensity.bright))
+        width = max(float(bright - dark), intensity.least_width)
         scaled = (scaled - np.float32(dark)) / np.float32(width)
     np.clip(scaled, -headroom, 1 + headroom, out=scaled)
     return np.ascontiguousarray(np.moveaxis(scaled, -1, 0))
 
 
-def series_percentiles(images: Iterable[NDArray[Any]]) -> tuple[float, float]:
-    """The window of a series: the 1st and 99th percentile of all its pixels.
+def series_percentiles(images: Iterable[NDArray[Any]], intensity: Intensity) -> tuple[float, float]:
+    """The window of a series: two percentiles of all its pixels.
 
     Args:
         images: (H, W) or (H, W, 3) each, taken one at a time; every pixel counts up to 65,536 an
             image, beyond that an even sample.
+        intensity: The rule, which says which percentiles.
 
     Returns:
         (low, high), low < high: where the percentiles are equal, the extremes; a constant series
@@ -175,9 +242,10 @@ def series_percentiles(images: Iterable[NDArray[Any]]) -> tuple[float, float]:
     samples = []
     for pixels in images:
         flat = pixels.reshape(-1)
-        samples.append(flat[:: -(-flat.size // _SAMPLES_PER_IMAGE)].astype(np.float32))
+        samples.append(flat[even_places(flat.size, _SAMPLES_PER_IMAGE)].astype(np.float32))
     pooled = np.concatenate(samples)
-    low, high = (float(value) for value in np.percentile(pooled, _OWN_PERCENTILES))
+    percentiles = (intensity.dark, intensity.bright)
+    low, high = (float(value) for value in np.percentile(pooled, percentiles))
     if not low < high:
         low, high = float(pooled.min()), float(pooled.max())
     return (low, high) if low < high else (low, low + 1)

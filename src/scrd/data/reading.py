@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from scrd.data.formats.array import inspect_array, read_array
 from scrd.data.formats.guard import MAX_PIXELS
 from scrd.data.formats.info import ImageInfo, Refused
 from scrd.data.formats.pictures import decode, inspect, picture_format
@@ -59,6 +60,8 @@ def read_image(
             leaves this function.
     """
     source = as_source(source)
+    if source.pixels is not None:
+        return read_array(source.path, source.pixels, max_pixels)
     with _open(source.path) as (stream, file_format):
         if file_format == "DICOM":
             from scrd.data.formats.dicom import read_pixels
@@ -86,6 +89,8 @@ def read_info(source: AnySource, *, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         ImageError: The header cannot be read, or the image is too large or has several pages.
     """
     source = as_source(source)
+    if source.pixels is not None:
+        return inspect_array(source.path, source.pixels)
     with _open(source.path) as (stream, file_format):
         if file_format == "DICOM":
             from scrd.data.formats.dicom import read_header

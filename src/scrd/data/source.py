@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,14 @@ class Source:
         frame: 0-based frame of a multi-frame DICOM file, or slice of a NIfTI volume as
             :mod:`scrd.data.formats.nifti` cuts it; None where the file is one image.
         series: The series that the image belongs to, where that is known.
+        pixels: The image itself where it lies in no file, see `as_source`; the path is then a
+            name for it.
     """
 
     path: Path
     frame: int | None = None
     series: Series | None = field(default=None, compare=False, repr=False)
+    pixels: NDArray[Any] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         """The path, and behind a # the frame."""
@@ -91,9 +95,19 @@ class Series:
             return self._kept["window"]
 
 
-AnySource = str | os.PathLike[str] | Source
+AnySource = str | os.PathLike[str] | Source | NDArray[Any]
 
 
-def as_source(source: AnySource) -> Source:
-    """A path is a file that holds one image."""
-    return source if isinstance(source, Source) else Source(Path(source))
+def as_source(source: AnySource, number: int = 0) -> Source:
+    """What one image is: a path is a file that holds one, an array the image itself.
+
+    Args:
+        source: A path; a source; or (H, W) grey or (H, W, 3) red, green, blue of any number type,
+            which counts as a picture of that depth: 8 bits for uint8, more for all others.
+        number: What an array is called by.
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, np.ndarray):
+        return Source(Path(f"array {number}"), pixels=source)
+    return Source(Path(source))

@@ -78,7 +78,7 @@ def report(study: StudyResult, sources: Sequence[SourceSeries], detector: Scorer
         procedure_reported=codes.IMAGING_PROCEDURE,
         imaging_measurements=found,
     )
-    content[0].ContentSequence.append(_texts(study))
+    content[0].ContentSequence.append(_texts(study, detector.calibration.silence))
     images = [image for series in sources for image in series.images]
     evidence = {image.sop_uid: disguised(image.header.dataset) for image in images}
     made = Comprehensive3DSR(
@@ -201,9 +201,11 @@ def _observer(detector: Scorer) -> ObserverContext:
     )
 
 
-def _texts(study: StudyResult) -> ContainerContentItem:
+def _texts(study: StudyResult, silence: str | None) -> ContainerContentItem:
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
     items = [TextContentItem(codes.INTENDED_USE, codes.INTENDED_USE_TEXT, _CONTAINS)]
+    if silence:
+        items.append(TextContentItem(codes.COMMENT, f"Warning: {_ascii(silence)}", _CONTAINS))
     for result in study.series:
         name = result.series.instance_uid
         items += [

@@ -143,8 +143,8 @@ class Evaluation:
             first M failures.
         metrics: the content of ``metrics.json``; see :func:`evaluate_scores` for the figures
             from scores, :func:`level_metrics` for ``series`` and ``study``, and beside them
-            ``localisation``, ``confounds``, ``n_failed``, ``seconds_per_image``, ``pooling`` and
-            ``settings``.
+            ``localisation``, ``confounds``, ``n_failed``, ``n_doubted``, ``can_flag``,
+            ``warnings``, ``seconds_per_image``, ``pooling`` and ``settings``.
         doubts: about masks and boxes that are used.
     """
 
@@ -210,6 +210,9 @@ def evaluate(
     )
     metrics |= {
         "n_failed": len(failures),
+        "n_doubted": sum(bool(s.doubts) for s in scored),
+        "can_flag": calibration.can_flag,
+        "warnings": [calibration.silence] if calibration.silence else [],
         "seconds_per_image": seconds / len(results),
         "pooling": calibration.pooling,
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),

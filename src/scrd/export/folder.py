@@ -110,6 +110,11 @@ def read_exported(folder: Path) -> Exported:
         ExportError: a file is missing, is not JSON, was changed since it was written, or has a
             format that this version does not know.
     """
+    if not is_exported(folder) and (folder / "config.json").is_file():
+        raise ExportError(
+            f"{folder}: a model folder, not an exported one: load it with scrd.Detector.load, or "
+            "export it with `scrd export`"
+        )
     index = _read_json(folder / _INDEX)
     if index.get("format") != FORMAT or index.get("engine") not in NETWORK_FILES:
         raise ExportError(

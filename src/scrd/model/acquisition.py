@@ -6,11 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scrd.model.constants import Constants
+
 COVARIATES = ("brightness", "contrast", "sharpness")
-FARTHEST = 3.0
-"""Covariates beyond this many standard deviations of normals are taken as this far."""
-OFFSET = 0.02
-"""Added to the excess before its logarithm, in standard deviations of normals."""
 
 
 def acquisition(images: Tensor, content: Tensor) -> Tensor:
@@ -47,6 +45,7 @@ class ExpectedExcess(nn.Module):
 
     Args:
         scales: K.
+        constants: ``offset`` and ``farthest`` are used.
     """
 
     center: Tensor
@@ -54,8 +53,9 @@ class ExpectedExcess(nn.Module):
     coefficients: Tensor
     residual: Tensor
 
-    def __init__(self, scales: int) -> None:
+    def __init__(self, scales: int, constants: Constants) -> None:
         super().__init__()
+        self.constants = constants
         count = len(COVARIATES)
         self.register_buffer("center", torch.zeros(count))
         self.register_buffer("spread", torch.ones(count))
@@ -65,7 +65,7 @@ class ExpectedExcess(nn.Module):
     def _design(self, covariates: Tensor) -> Tensor:
         """(B, 4), float64: one, and the covariates in units of their spread, bounded."""
         units = (covariates - self.center.cpu()) / self.spread.cpu()
-        units = units.clamp(-FARTHEST, FARTHEST).double()
+        units = units.clamp(-self.constants.farthest, self.constants.farthest).double()
         return torch.cat([torch.ones_like(units[:, :1]), units], dim=1)
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ class ExpectedExcess(nn.Module):
         """
         self.center.copy_(covariates.mean(dim=0))
         self.spread.copy_(covariates.std(dim=0, correction=0).clamp_min(1e-6))
-        logs = (excess + OFFSET).double().log()
+        logs = (excess + self.constants.offset).double().log()
         design = self._design(covariates)
         if not adjust:
             design[:, 1:] = 0
@@ -94,5 +94,5 @@ class ExpectedExcess(nn.Module):
     def forward(self, excess: Tensor, covariates: Tensor) -> Tensor:
         """Standardise (B, K) excess, given (B, 3) covariates; in standard deviations of normals."""
         expected = self._design(covariates) @ self.coefficients.cpu().double()
-        logs = (excess + OFFSET).double().log()
+        logs = (excess + self.constants.offset).double().log()
         return ((logs - expected) / self.residual.cpu()).float()

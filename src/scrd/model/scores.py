@@ -14,9 +14,6 @@ from scrd.model import SCRD
 from scrd.model.acquisition import acquisition
 from scrd.objectives.distance import distance_map
 
-TOP_FRACTION = 0.02
-"""Share of the pixels that ``top`` pooling averages."""
-
 POOLINGS = ("excess", "mean", "top", "max")
 """The named ways from distance maps to a score, larger is more anomalous.
 
@@ -143,7 +140,12 @@ class Scores(nn.Module):
             "excess": (scale_weights * excess).sum(dim=1),
             "excess_uniform": excess.mean(dim=1),
             "excess_plain": plain.mean(dim=1),
-            **{name: values.cpu() for name, values in map_statistics(maps, content).items()},
+            **{
+                name: values.cpu()
+                for name, values in map_statistics(
+                    maps, content, self.model.constants.top_fraction
+                ).items()
+            },
         }
         return Inference(maps, excess, scale_weights, statistics)
 
@@ -166,24 +168,25 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
     return found._replace(maps=found.maps.cpu())
 
 
-def map_statistics(maps: Tensor, content: Tensor) -> dict[str, Tensor]:
+def map_statistics(maps: Tensor, content: Tensor, top_fraction: float) -> dict[str, Tensor]:
     """Pool maps in the three elementary ways.
 
     Args:
         maps: (B, S, S), float.
         content: (B, S, S), bool; False on letterbox padding, which never counts. Every image
             needs at least one True.
+        top_fraction: share of the content that ``top`` takes, in (0, 1].
 
     Returns:
-        ``mean`` of the content; ``top``, the mean of its highest 2 % (at least one pixel);
+        ``mean`` of the content; ``top``, the mean of its highest part (at least one pixel);
         ``max``. Each (B,), float.
     """
     area = content.flatten(1).sum(dim=1)
     inside = torch.where(content, maps, torch.zeros_like(maps)).flatten(1)
     ranked = torch.where(content, maps, torch.full_like(maps, -torch.inf)).flatten(1)
-    count = (TOP_FRACTION * area).long().clamp_min(1)
+    count = (top_fraction * area).long().clamp_min(1)
     # as many whatever the content, so that a traced graph holds for all
-    highest = ranked.topk(math.ceil(TOP_FRACTION * ranked.shape[1]), dim=1).values
+    highest = ranked.topk(math.ceil(top_fraction * ranked.shape[1]), dim=1).values
     taken = torch.arange(highest.shape[1], device=maps.device) < count[:, None]
     top = torch.where(taken, highest, torch.zeros_like(highest)).sum(dim=1) / count
     return {"mean": inside.sum(dim=1) / area, "top": top, "max": highest[:, 0]}

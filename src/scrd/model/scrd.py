@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scrd.model.acquisition import ExpectedExcess
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
+from scrd.model.constants import NEW, Constants
 from scrd.model.normals import NormalDistances
 from scrd.model.scale_head import ScaleHead
 from scrd.model.scaler import FeatureScaler
@@ -39,8 +40,11 @@ class SCRD(nn.Module):
     and ``expected`` hold statistics of the training normals.
     """
 
-    def __init__(self, teacher: Teacher, name: str, rectify: bool, image_size: int) -> None:
+    def __init__(
+        self, teacher: Teacher, name: str, rectify: bool, image_size: int, constants: Constants
+    ) -> None:
         super().__init__()
+        self.constants = constants
         plan = stage_plan(name)
         self.teacher = teacher
         self.scaler = FeatureScaler(teacher.channels)
@@ -48,7 +52,7 @@ class SCRD(nn.Module):
         self.student = Student(teacher.channels, self.bottleneck.out_channels, plan, rectify)
         self.scale_head = ScaleHead(self.bottleneck.out_channels, len(teacher.channels))
         self.normals = NormalDistances(image_size)
-        self.expected = ExpectedExcess(len(teacher.channels))
+        self.expected = ExpectedExcess(len(teacher.channels), constants)
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -68,7 +72,11 @@ class SCRD(nn.Module):
 
 
 def build_model(
-    teacher: str, weights: str | None = None, rectify: bool | None = None, image_size: int = 256
+    teacher: str,
+    weights: str | None = None,
+    rectify: bool | None = None,
+    image_size: int = 256,
+    constants: Constants | None = None,
 ) -> SCRD:
     """Build the network for a named teacher.
 
@@ -79,9 +87,11 @@ def build_model(
             a saved model passes what it was trained with, and standardised features, which
             take both signs, want False.
         image_size: side of the square input in pixels.
+        constants: of a saved model; None for those of a new one.
 
     Raises:
         TeacherError: see :func:`scrd.model.teacher.build_teacher`.
     """
     built = build_teacher(teacher, weights)
-    return SCRD(built, teacher, built.is_rectified() if rectify is None else rectify, image_size)
+    rectify = built.is_rectified() if rectify is None else rectify
+    return SCRD(built, teacher, rectify, image_size, constants or NEW)

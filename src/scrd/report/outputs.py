@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from scrd.scoring.scorer import Scored, Scorer
 from scrd.scoring.verdicts import SeriesResult, Verdict, collect
 
 Result = Scored | ImageError
+MODEL = "model"
+"""In place of a path, where a warning concerns the model and so every result."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def score_all(
 
     ``scores.csv`` has a row an image; ``series.csv`` and ``studies.csv`` a row for each of these,
     where there are DICOM or NIfTI images; ``errors.csv`` says which images could not be scored,
-    ``warnings.csv`` which are doubtful, both only where there are such. Rows are written as
+    ``warnings.csv`` which are doubtful, both only where there are such. A model that can flag
+    nothing has a row in ``warnings.csv`` too. Rows are written as
     results come, and maps held for one study at a time.
 
     Args:
@@ -127,6 +131,8 @@ def score_all(
         Table(folder / "studies.csv", ("study", *columns)) as studies,
         Table(folder / "warnings.csv", ("path", "reason")) as warnings,
     ):
+        if detector.calibration.silence:
+            warnings.add(MODEL, detector.calibration.silence)
 
         def recorded() -> Iterator[tuple[Source, Result]]:
             nonlocal flagged, doubted
@@ -195,16 +201,33 @@ def _volume(series: Series | None) -> Series | None:
     return series if series is not None and series.affine is not None else None
 
 
-def write_scores(path: Path, names: Iterable[str], results: Iterable[Result]) -> None:
+def write_scores(
+    path: Path, names: Iterable[str], results: Iterable[Result], silence: str | None = None
+) -> None:
     """Write ``scores.csv`` with columns path, score, p_value, flag, one row an image.
 
     An image that could not be read keeps its row, with empty cells; ``errors.csv`` beside it
-    says why, and is there only if there is such an image. Results are taken one at a time and
+    says why, ``warnings.csv`` which are doubtful, and they are there only if there is such an
+    image. Results are taken one at a time and
     let go, map and all, so that a stream of any length can be written.
+
+    Args:
+        path: of ``scores.csv``.
+        names: of the images.
+        results: of the images.
+        silence: why the model can flag nothing, see
+            :attr:`scrd.scoring.calibration.Calibration.silence`.
     """
-    with _score_tables(path) as add:
+    with (
+        _score_tables(path) as add,
+        Table(path.with_name("warnings.csv"), ("path", "reason")) as warnings,
+    ):
+        if silence:
+            warnings.add(MODEL, silence)
         for name, result in zip(names, results, strict=True):
             add(name, result)
+            for doubt in result.doubts if isinstance(result, Scored) else ():
+                warnings.add(name, doubt)
 
 
 @contextmanager
@@ -270,7 +293,7 @@ def draw(detector: Scorer, scored: Scored, title: str) -> Image.Image:
     intensity, series = detector.preprocessing.intensity, scored.source.series
     window = (intensity.low, intensity.high)
     if intensity.scope == "series" and series is not None:
-        window = series.window(measure_window)
+        window = series.window(partial(measure_window, intensity=intensity))
     return heat_overlay(
         read_image(scored.source),
         detector.source_map(scored),

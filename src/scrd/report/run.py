@@ -19,7 +19,7 @@ from scrd.report.figures import (
     training_curve,
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
-from scrd.report.outputs import draw, write_scores
+from scrd.report.outputs import Result, draw, write_scores
 from scrd.report.tables import Table
 from scrd.system.files import write_atomically
 
@@ -36,7 +36,8 @@ def write_evaluation(
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
     unread = evaluation.failures[: len(evaluation.failed)]
-    write_scores(folder / "scores.csv", names, [*evaluation.scored, *unread])
+    results: list[Result] = [*evaluation.scored, *unread]
+    write_scores(folder / "scores.csv", names, results, detector.calibration.silence)
     with Table(folder / "marks.csv", ("path", "reason", "used")) as marks:
         for failure in evaluation.failures[len(evaluation.failed) :]:
             marks.add(failure.path, failure.reason, 0)
@@ -67,12 +68,12 @@ def write_evaluation(
         metrics=metrics,
         figures=list(figures.values()),
         galleries=_galleries(detector, evaluation),
-        notes=[*notes, *_warnings(evaluation)],
+        notes=[*notes, *_warnings(evaluation, detector.calibration.silence)],
         settings=metrics["settings"],
     )
 
 
-def _warnings(evaluation: Evaluation) -> list[str]:
+def _warnings(evaluation: Evaluation, silence: str | None) -> list[str]:
     notes = []
     if evaluation.failed:
         notes.append(f"{len(evaluation.failed)} test images could not be read: see errors.csv.")
@@ -83,10 +84,10 @@ def _warnings(evaluation: Evaluation) -> list[str]:
             "see marks.csv."
         )
     if evaluation.metrics["threshold"] is None:
-        notes.append(
-            "There were too few calibration normals for the chosen false-alarm rate: nothing is "
-            "ever flagged."
-        )
+        why = f": {silence}" if silence else ""
+        notes.append(f"There is no threshold, and nothing is ever flagged{why}.")
+    if doubtful := evaluation.metrics["n_doubted"]:
+        notes.append(f"{doubtful} test images are doubtful: see warnings.csv.")
     confounds = evaluation.metrics.get("confounds", {})
     name, value = max(confounds.items(), key=lambda c: abs(c[1] - 0.5), default=("", 0.5))
     separation = max(value, 1 - value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,21 +13,23 @@ Floats = NDArray[np.float64]
 
 
 POOLED_SHARE = 0.1
-"""Share of the images of a series or study, the highest scores, whose mean is its score."""
+"""Share of the images of a series or study, the highest scores, whose mean is its score; of new
+models, see :class:`Calibration`."""
+MANY = 20
+"""Images from which on their number no longer moves the pooled score; of new models."""
 
-_MANY = 20  # images, from which on their number no longer moves the pooled score
 
-
-def pool(scores: ArrayLike) -> float:
-    """The score of a series or study: the mean of its highest tenth, at least one image.
+def pool(scores: ArrayLike, share: float) -> float:
+    """The score of a series or study: the mean of its highest images, at least one.
 
     Unlike a maximum it does not grow with the number of slices once there are many.
 
     Args:
         scores: (N,), float, of its images; N ≥ 1.
+        share: which part of them, in (0, 1], see :class:`Calibration`.
     """
     ranked = np.sort(np.asarray(scores, dtype=np.float64))
-    return float(ranked[-max(1, int(POOLED_SHARE * len(ranked))) :].mean())
+    return float(ranked[-max(1, int(share * len(ranked))) :].mean())
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,16 @@ class Level:
     images: int = 0
     fewest: int = 0
 
-    def speaks_for(self, images: int) -> bool:
+    def speaks_for(self, images: int, many: int) -> bool:
         """Whether these normals can be compared with a pool of so many images.
 
         A pool of few images grows with their number, so that it must not hold more than theirs.
+
+        Args:
+            images: in the pool.
+            many: from which on their number does not matter, see :class:`Calibration`.
         """
-        return bool(self.scores) and (images <= self.images or self.images >= _MANY)
+        return bool(self.scores) and (images <= self.images or self.images >= many)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,10 @@ class Calibration:
         pooling: the pooling in use.
         series: the calibration normals, pooled by series.
         study: the same by study.
+        pooled_share: part of the images of a series or study whose mean score is its score.
+        many: images of a series or study from which on their number no longer moves its score.
+
+    The defaults of the last two are what models mean that were saved without them.
     """
 
     scores: tuple[float, ...]
@@ -80,6 +91,22 @@ class Calibration:
     pooling: str
     series: Level = field(default_factory=Level)
     study: Level = field(default_factory=Level)
+    pooled_share: float = 0.1
+    many: int = 20
+
+    @property
+    def can_flag(self) -> bool:
+        """Whether any score could be flagged."""
+        return math.isfinite(self.threshold)
+
+    @property
+    def silence(self) -> str | None:
+        """Why nothing can ever be flagged, a sentence; None where something can."""
+        if self.can_flag:
+            return None
+        return too_few(len(set(self.groups)), self.false_alarm_rate) or (
+            "the threshold is infinite: nothing is ever flagged"
+        )
 
     def p_values(self, scores: ArrayLike) -> Floats:
         """See :func:`p_values`."""
@@ -147,6 +174,25 @@ def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: fl
     return float(np.nextafter(values[int(np.argmax(small)) - 1], np.inf))
 
 
+def groups_needed(false_alarm_rate: float) -> int:
+    """How many calibration groups allow a p-value of at most ``false_alarm_rate``."""
+    count = max(1, math.floor(1 / false_alarm_rate) - 2)
+    while 1 / (count + 1) > false_alarm_rate:
+        count += 1
+    return count
+
+
+def too_few(groups: int, false_alarm_rate: float) -> str | None:
+    """Says that calibration groups are too few for a rate of false alarms; None if they are not."""
+    needed = groups_needed(false_alarm_rate)
+    if groups >= needed:
+        return None
+    return (
+        f"this model can flag nothing: {groups} held-out groups of normals calibrate it, and a "
+        f"false-alarm rate of {false_alarm_rate:g} needs at least {needed}"
+    )
+
+
 def pool_normals(scores: Floats, groups: Sequence[int], names: Sequence[str]) -> Level:
     """Pool the scores of normals that share a name, such as that of their series.
 
@@ -159,7 +205,7 @@ def pool_normals(scores: Floats, groups: Sequence[int], names: Sequence[str]) ->
     for i, name in enumerate(names):
         members.setdefault(name, []).append(i)
     return Level(
-        scores=tuple(pool(scores[found]) for found in members.values()),
+        scores=tuple(pool(scores[found], POOLED_SHARE) for found in members.values()),
         groups=tuple(groups[found[0]] for found in members.values()),
         images=max(len(found) for found in members.values()),
         fewest=min(len(found) for found in members.values()),

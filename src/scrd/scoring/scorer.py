@@ -5,6 +5,7 @@ Nothing here imports PyTorch.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ class Scorer(ABC):
 
     def score(
         self,
-        images: Sequence[AnySource],
+        images: AnySource | Sequence[AnySource],
         *,
         batch_size: int = 16,
         progress: bool = False,
@@ -115,9 +116,10 @@ class Scorer(ABC):
         """Score images.
 
         Args:
-            images: paths of files that hold one image each, or what
+            images: paths of files that hold one image each, arrays (see
+                :func:`scrd.data.source.as_source`), or what
                 :func:`scrd.data.series.list_sources` found; read ahead in threads, never all at
-                once.
+                once. One of these alone counts as a sequence of one.
             batch_size: images a batch.
             progress: show a progress bar on standard error.
             any_kind: score also what ``contract`` refuses, with the reason among its doubts.
@@ -126,7 +128,9 @@ class Scorer(ABC):
             One result an image, in order: :class:`Scored`, or the :class:`ImageError` that says
             why it could not be read, or is not what the model knows.
         """
-        files = [as_source(image) for image in images]
+        if isinstance(images, str | os.PathLike | Source | np.ndarray):
+            images = [images]
+        files = [as_source(image, i) for i, image in enumerate(images)]
         with counting("scoring", len(files), progress) as advance, reused_memory():
             done = 0
             for batch in iter_batches(

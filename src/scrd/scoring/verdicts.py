@@ -78,8 +78,8 @@ def judge(scored: Sequence[Scored], level: Level, calibration: Calibration) -> V
         level: normal series or studies, of the same calibration.
         calibration: of the detector that scored them.
     """
-    score = pool([image.score for image in scored])
-    if level.speaks_for(len(scored)):
+    score = pool([image.score for image in scored], calibration.pooled_share)
+    if level.speaks_for(len(scored), calibration.many):
         how, p = "calibrated", float(p_values(score, level.scores, level.groups)[0])
     else:
         how, p = "bonferroni", min(1.0, len(scored) * min(image.p_value for image in scored))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +45,8 @@ def model_card(
         "",
         "## How it reads images",
         "",
-        f"- The 1st to 99th percentile of each {intensity.scope} maps to 0 to 1."
+        f"- Percentiles {intensity.dark:g} to {intensity.bright:g} of each {intensity.scope} map "
+        "to 0 to 1."
         if intensity.scope != "data"
         else f"- Intensities from {intensity.low:g} to {intensity.high:g} map to 0 to 1; values up "
         f"to {intensity.headroom:g} window widths beyond are kept, the rest is cut.",
@@ -62,12 +62,8 @@ def model_card(
         f"- Flags a score of at least {calibration.threshold:.6g}: of new normal images, a share "
         f"of {calibration.false_alarm_rate:g} or less is flagged on average.",
     ]
-    if math.isinf(calibration.threshold):
-        lines.append(
-            f"- **{groups} calibration groups are too few for a false-alarm rate of "
-            f"{calibration.false_alarm_rate:g}: nothing is ever flagged.** At least "
-            f"{math.ceil(1 / calibration.false_alarm_rate) - 1} are needed."
-        )
+    if calibration.silence:
+        lines.append(f"- **Warning: {calibration.silence}.**")
     lines += [
         "",
         "## Limits",

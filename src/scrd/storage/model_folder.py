@@ -112,6 +112,11 @@ def read_model_folder(folder: Path) -> Contents:
         raise ModelFolderError(
             f"{folder}: an interrupted training, not a model; `scrd train ... --resume` finishes it"
         )
+    if (folder / "export.json").is_file():
+        raise ModelFolderError(
+            f"{folder}: an exported model, not a model folder: load it with "
+            "scrd.export.runtime.ExportedScorer.load; the commands score and watch take it as it is"
+        )
     config = _read_json(folder / "config.json")
     if config.get("format") != FORMAT:
         raise ModelFolderError(

@@ -10,7 +10,13 @@ from torch import Tensor
 from scrd.config import Config
 from scrd.model import SCRD
 from scrd.model.scores import infer
-from scrd.scoring.calibration import Calibration, pool_normals, threshold_at
+from scrd.scoring.calibration import (
+    MANY,
+    POOLED_SHARE,
+    Calibration,
+    pool_normals,
+    threshold_at,
+)
 
 _BATCH = 16
 
@@ -61,4 +67,6 @@ def calibrate(
         pooling=config.pooling,
         series=pool_normals(scores, ids, series),
         study=pool_normals(scores, ids, studies),
+        pooled_share=POOLED_SHARE,
+        many=MANY,
     )

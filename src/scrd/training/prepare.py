@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
 from scrd.data.contract import Contract, learn_contract
-from scrd.data.intensity import Scope, fit_intensity
+from scrd.data.intensity import Scope, fit_intensity, is_range_of_a_depth
 from scrd.data.manifest import Manifest, Record, read_manifest
+from scrd.data.plausibility import learn_plausible
 from scrd.data.preprocess import Preprocessing
 from scrd.data.reading import read_image, read_info
+from scrd.data.sample import even
 from scrd.data.split import split_by_group
 from scrd.errors import ImageError
+from scrd.scoring.calibration import too_few
+from scrd.system.console import err
 from scrd.system.progress import counting
 from scrd.training.log import TrainingError
 
@@ -27,6 +33,8 @@ INTENSITY_SAMPLE = 256
 """Training images from which the intensity rule is fixed."""
 CONTRACT_SAMPLE = 1000
 """Training images whose headers tell what the model knows."""
+_LEAST_DISTINCT = 5
+_ALIKE = 0.002  # of the intensity window, on average: copies of one image, stored anew
 
 
 @dataclass(frozen=True)
@@ -78,10 +86,14 @@ def prepare(
 
     Raises:
         ManifestError: the data set is not described well.
-        TrainingError: too few images or groups.
+        TrainingError: too few images or groups, a window that does not fit them, or images that
+            hold nothing or are all alike.
     """
     manifest = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     fitting, calibrating = hold_out(manifest.train_normals, config)
+    silent = too_few(len({r.group or r.name for r in calibrating}), config.false_alarm_rate)
+    if silent and progress:  # said before the work, which may take hours
+        err.print(f"[bold yellow]warning:[/] {silent}", soft_wrap=True, highlight=False)
     contract = _learn_contract(fitting)
     preprocessing = _fix_preprocessing(fitting, config, contract)
     stacks = []
@@ -99,8 +111,17 @@ def prepare(
                     on_progress=advance,
                 )
             )
+    _refuse_degenerate(manifest.root, *stacks)
+    contract = dataclasses.replace(
+        contract,
+        plausible=learn_plausible(
+            even(stacks[0].facts, CONTRACT_SAMPLE),
+            common_unit=preprocessing.intensity.scope == "data"
+            or not set(contract.units) & _NO_COMMON_UNIT,
+        ),
+    )
     held_out = [calibrating[i] for i in stacks[1].index]
-    prepared = Prepared(
+    return Prepared(
         manifest,
         preprocessing,
         stacks[0],
@@ -110,12 +131,35 @@ def prepare(
         studies=tuple(r.study for r in held_out),
         contract=contract,
     )
+
+
+def _refuse_degenerate(root: Path, fitting: ImageStack, calibrating: ImageStack) -> None:
+    """Raise TrainingError where the normals cannot teach what normal looks like."""
+    failures = (*fitting.failures, *calibrating.failures)
+    stacks = (fitting, calibrating)
     if not all(len(stack.index) for stack in stacks):
         raise TrainingError(
-            f"{manifest.root}: too few readable normal images; "
-            f"the first problem: {prepared.failures[0]}"
+            f"{root}: too few readable normal images; the first problem: {failures[0]}"
         )
-    return prepared
+    facts = [one for stack in stacks for one in stack.facts]
+    empty = sum(one.constant for one in facts)
+    if 2 * empty > len(facts):
+        raise TrainingError(
+            f"{root}: {empty} of {len(facts)} training images hold one grey value each: there is "
+            "nothing to learn"
+        )
+    first = fitting.images[0]
+    if all(float(np.abs(x - first).mean()) < _ALIKE for stack in stacks for x in stack.images):
+        raise TrainingError(f"{root}: all {len(facts)} training images are copies of one image")
+    distinct: set[int] = set()
+    for image in (x for stack in stacks for x in stack.images):
+        distinct.add(hash(image.tobytes()))
+        if len(distinct) >= _LEAST_DISTINCT:
+            return
+    raise TrainingError(
+        f"{root}: {len(distinct)} different normal images; at least {_LEAST_DISTINCT} are needed"
+        + (f"; the first problem: {failures[0]}" if failures else "")
+    )
 
 
 def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], list[Record]]:
@@ -136,7 +180,7 @@ def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], l
 def _learn_contract(records: Sequence[Record]) -> Contract:
     """Read the headers of an even sample of the training images."""
     infos = []
-    for record in records[:: -(-len(records) // CONTRACT_SAMPLE)]:
+    for record in even(records, CONTRACT_SAMPLE):
         with contextlib.suppress(ImageError):
             infos.append(read_info(record.source))
     return learn_contract(infos)
@@ -146,13 +190,17 @@ def _fix_preprocessing(
     records: Sequence[Record], config: Config, contract: Contract
 ) -> Preprocessing:
     """Fix the intensity rule on an even sample of the training images."""
-    step = max(1, len(records) // INTENSITY_SAMPLE)
-    sample = _readable(records[::step])
+    sample = _readable(even(records, INTENSITY_SAMPLE))
     first = next(sample, None)
     if first is None:
         raise TrainingError(f"none of the training images can be read, e.g. {records[0].path}")
     try:
         window = window_for(contract) if config.window == "auto" else config.window
+        if "HU" in contract.units and not isinstance(window, str) and is_range_of_a_depth(window):
+            raise ValueError(
+                f"the window {window[0]:g},{window[1]:g} is a range of pictures, and the values "
+                "of these images are HU, such as -1000 for air: give it in HU"
+            )
         images = itertools.chain([first], sample)
         intensity = fit_intensity(images, window=window, channels=config.channels)
     except ValueError as e:
@@ -180,6 +228,7 @@ def window_for(contract: Contract) -> tuple[float, float] | Scope:
     return next(iter(kinds), "image")
 
 
+_NO_COMMON_UNIT = {"rescaled", "NIfTI"}
 _WINDOWS: dict[str, tuple[float, float] | Scope] = {
     "HU": (-1000.0, 1000.0),
     "rescaled": "series",

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from scrd.data.formats.dicom_decoding import read_format
 from scrd.data.formats.dicom_elements import elements, group, number, numbers, text, whole
 from scrd.data.formats.dicom_file import opened, parse_elements
-from scrd.data.formats.dicom_pixels import oddities, read_pixels, unit
+from scrd.data.formats.dicom_pixels import is_windowed, oddities, read_pixels, unit
 from scrd.data.formats.dicom_quiet import quiet
 from scrd.data.formats.guard import MAX_PIXELS, refusing
 from scrd.data.formats.info import ImageInfo, Refused
@@ -155,6 +155,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 _spacing(dataset),
                 _is_localizer(dataset),
                 oddities(dataset, form.photometric) if form.channels == 1 else (),
+                is_windowed(dataset) if form.channels == 1 else None,
             )
         return DicomHeader(
             path,

@@ -85,6 +85,14 @@ def oddities(dataset: Dataset, photometric: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def is_windowed(dataset: Dataset) -> bool | None:
+    """Whether a window or lookup table of the header makes grey display values; else None."""
+    if unit(dataset) != "display":
+        return None
+    place = _voi_place(dataset, 0)
+    return _window_of(place) is not None or item(place, "VOILUTSequence") is not None
+
+
 def read_pixels(
     path: str | os.PathLike[str], frame: int | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.float32] | NDArray[np.uint8]:

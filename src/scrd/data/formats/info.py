@@ -19,7 +19,7 @@ class ImageInfo:
         channels: 1 or 3, of the decoded array.
         bits: Bits of a stored sample, or of a palette index, for PNG and TIFF; 1 or 8 for JPEG
             and BMP.
-        format: "PNG", "JPEG", "TIFF", "BMP", "DICOM" or "NIfTI".
+        format: "PNG", "JPEG", "TIFF", "BMP", "DICOM", "NIfTI", or "array" of what is no file.
         values: What a pixel value means: "stored" (pictures), "display" (0 black to 255 white),
             "HU", "rescaled" (MR, PET: no common unit) or "NIfTI" (no unit known).
         modality: DICOM Modality, such as "CT"; None where the file does not say, as below.
@@ -29,6 +29,8 @@ class ImageInfo:
         spacing: Between rows and between columns, in mm.
         localizer: A planning image.
         oddities: What the header says of its grey values that may not be true, a sentence each.
+        windowed: The header names a window or lookup table for display, which made these
+            "display" values; None where that does not matter.
     """
 
     width: int
@@ -44,3 +46,4 @@ class ImageInfo:
     spacing: tuple[float, float] | None = None
     localizer: bool = False
     oddities: tuple[str, ...] = ()
+    windowed: bool | None = None
