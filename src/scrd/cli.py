@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_skipped
+from scrd.commands.common import BatchSize, Data, Device, Model, Out, Threads, report_skipped
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.datasets.commands import app as dataset
 from scrd.system.console import REFUSED, SKIPPED, err, out, refusing
+from scrd.system.threads import wait_politely
 
 app = typer.Typer(
     add_completion=False,
@@ -43,6 +44,7 @@ _EXTRAS = {
 
 def run() -> None:
     """The command `scrd`; names the extra where a package is missing."""
+    wait_politely()
     try:
         app()
     except ModuleNotFoundError as e:
@@ -74,6 +76,7 @@ def main(
 def check(
     data: Data,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder for check.json.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Read every file; name unreadable, odd and duplicate ones, leaks and confounds.
 
@@ -104,6 +107,7 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise to eight bits; for openvino.")
     ] = False,
+    threads: Threads = None,
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO, if it agrees with its source on real images."""
     from scrd.export.make import export_model
@@ -121,6 +125,7 @@ def evaluate(
     out_folder: Out,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Score the test split against its labels: metrics, scores, figures, report."""
     from scrd.detector import Detector
@@ -155,6 +160,7 @@ def _print_metrics(metrics: Any) -> None:
 def demo(
     out_folder: Out = Path("scrd-demo"),
     seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
+    threads: Threads = None,
 ) -> None:
     """Train and evaluate on slices of the MNI152 template, with simulated lesions."""
     import time

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from scrd.audit.duplicates import (
 from scrd.data.manifest import Manifest, Record
 from scrd.data.reading import read_image, read_info
 from scrd.errors import ImageError
+from scrd.system.threads import thread_count
 
 _NOTEWORTHY = 0.2  # distance of an AUROC from 0.5
 
@@ -162,12 +162,12 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
 
     Args:
         manifest: The data set.
-        workers: Threads that read; by default as many as the machine has cores.
+        workers: Threads that read; by default as many as compute.
 
     Returns:
         The findings. A file that cannot be read is one of them and stops nothing.
     """
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or thread_count()) as pool:
         results = list(pool.map(_read, manifest.records))
     unreadable, records, images = [], [], []
     for record, result in zip(manifest.records, results, strict=True):

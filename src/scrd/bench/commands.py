@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scrd.commands.common import Threads
 from scrd.system.console import SKIPPED, err, out, refusing
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def run(
         list[int] | None, typer.Option("--seed", help="Instead of the suite's.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Threads = None,
 ) -> None:
     """Do the runs of a suite that the results file lacks.
 

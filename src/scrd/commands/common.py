@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scrd.system.console import SKIPPED, err
+from scrd.system.threads import use_threads
 
 if TYPE_CHECKING:
     from scrd.errors import ImageError
@@ -19,6 +20,11 @@ Model = Annotated[Path, typer.Argument(help="Model folder.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+# acts when the options are read, before a command imports what it acts on
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, callback=use_threads, help="Threads that compute; by default one a core."),
+]
 
 
 def report_skipped(failures: Sequence[ImageError]) -> None:

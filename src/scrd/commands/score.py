@@ -14,6 +14,7 @@ from scrd.commands.common import (
     Device,
     Model,
     Out,
+    Threads,
     load_scorer,
     parse_kinds,
     report_skipped,
@@ -48,6 +49,7 @@ def score(
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Score images: scores.csv, series.csv, studies.csv, heat maps, DICOM objects on request."""
     from functools import partial

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scrd.commands.common import Data, Device, Out, report_skipped
+from scrd.commands.common import Data, Device, Out, Threads, report_skipped
 from scrd.system.console import out, refusing
 
 
@@ -48,6 +48,7 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed, ...")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 200,
     device: Device = "auto",
+    threads: Threads = None,
     devices: Annotated[
         int, typer.Option(min=1, help="Devices that train together on each machine.")
     ] = 1,

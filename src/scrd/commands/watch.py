@@ -11,6 +11,7 @@ from scrd.commands.common import (
     BatchSize,
     Device,
     Model,
+    Threads,
     load_scorer,
     parse_kinds,
 )
@@ -40,6 +41,7 @@ def watch(
     ] = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Score every study that arrives in an Orthanc or a folder and store the results back."""
     import logging
