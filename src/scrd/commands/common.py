@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scrd.system.console import SKIPPED, err
+from scrd.system.console import INTERRUPTED, SKIPPED, err
 from scrd.system.threads import use_threads
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ def report_skipped(failures: Sequence[ImageError]) -> None:
         for failure in failures:
             err.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(SKIPPED)
+
+
+@contextmanager
+def saying_how_to_go_on(how: str) -> Iterator[None]:
+    """End with one line and a code of its own where a training is interrupted."""
+    from scrd.training.log import TrainingInterrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        at = f" at iteration {e.done} of {e.total}" if isinstance(e, TrainingInterrupted) else ""
+        err.print(f"interrupted{at}; {how}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def load_scorer(model: Path, device: str) -> Scorer:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scrd.commands.common import Data, Device, Out, Threads, report_skipped
+from scrd.commands.common import Data, Device, Out, Threads, report_skipped, saying_how_to_go_on
 from scrd.system.console import out, refusing
 
 
@@ -53,6 +53,9 @@ def train(
         int, typer.Option(min=1, help="Devices that train together on each machine.")
     ] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines that train together.")] = 1,
+    logger: Annotated[
+        str | None, typer.Option(help="Log also to tensorboard, in MODEL.tensorboard, or mlflow.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model or an interrupted training.")
@@ -67,6 +70,7 @@ def train(
     from scrd.storage.model_folder import refuse_if_taken
     from scrd.synthesis.settings import NoiseSettings
     from scrd.system.devices import is_main_process
+    from scrd.training.loggers import make_logger
 
     out_folder = out_folder.absolute()  # "." has no name
     work = out_folder.with_name(out_folder.name + ".partial")
@@ -104,16 +108,20 @@ def train(
                 f"{work}: an interrupted training is here; --resume goes on with it, "
                 "--overwrite starts anew"
             )
-        detector = Detector.fit(
-            data,
-            config,
-            work=work,
-            resume=resume,
-            device=device,
-            devices=devices,
-            num_nodes=num_nodes,
-            progress=True,
-        )
+        place = out_folder.with_name(out_folder.name + ".tensorboard")
+        listener = make_logger(logger, out_folder.name, place) if logger else None
+        with saying_how_to_go_on("the same command with --resume goes on"):
+            detector = Detector.fit(
+                data,
+                config,
+                work=work,
+                resume=resume,
+                device=device,
+                devices=devices,
+                num_nodes=num_nodes,
+                progress=True,
+                logger=listener,
+            )
         if not main_process:
             return
         detector.save(out_folder, replace=overwrite)
