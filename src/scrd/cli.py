@@ -9,7 +9,16 @@ from typing import Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.commands.common import BatchSize, Data, Device, Model, Out, Threads, report_skipped
+from scrd.commands.common import (
+    BatchSize,
+    Data,
+    Device,
+    Model,
+    Out,
+    Threads,
+    report_skipped,
+    saying_how_to_go_on,
+)
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
@@ -89,7 +98,7 @@ def check(
     from scrd.system.files import write_atomically
 
     with refusing():
-        report = check_dataset(read_manifest(data))
+        report = check_dataset(read_manifest(data), progress=True)
     print_report(report, out)
     path = (out_folder or Path()) / "check.json"
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
@@ -163,6 +172,7 @@ def demo(
     threads: Threads = None,
 ) -> None:
     """Train and evaluate on slices of the MNI152 template, with simulated lesions."""
+    import shutil
     import time
 
     from scrd.config import Config
@@ -170,23 +180,39 @@ def demo(
     from scrd.detector import Detector
     from scrd.report.outputs import write_overlay
     from scrd.report.run import write_evaluation
+    from scrd.system.progress import counting, duration, say
 
     note = (
         "The lesions of this demonstration are simulated, and all heads are variations of one "
         "template: the figures say that the software works, not how well it finds disease."
     )
     started = time.perf_counter()
-    with refusing():
-        data = make_mni152(out_folder / "data", seed=seed)
-        # these lesions are small spots, and known to be: see docs/method.md on poolings
-        config = Config(image_size=128, iterations=1500, seed=seed, pooling="top")
-        detector = Detector.fit(data, config, progress=True)
-    detector.save(out_folder / "model", replace=True)
-    evaluation = detector.evaluate(data, progress=True)
-    write_evaluation(out_folder, detector, evaluation, notes=[note])
-    for scored in evaluation.scored:
-        name = scored.path.stem
-        write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
+    steps = iter(range(1, 5))
+
+    def announce(what: str) -> None:
+        at = duration(time.perf_counter() - started)
+        say(f"step {next(steps)} of 4, after {at}: {what}")
+
+    work = out_folder / "model.partial"
+    # these lesions are small spots, and known to be: see docs/method.md on poolings
+    config = Config(image_size=128, iterations=1500, seed=seed, pooling="top")
+    with refusing(), saying_how_to_go_on("the same command goes on"):
+        announce(f"a data set is drawn, {out_folder / 'data'}")
+        data = make_mni152(out_folder / "data", seed=seed, progress=True)
+        announce(f"a detector is trained on its normal images; log and picture are in {work}")
+        detector = Detector.fit(data, config, work=work, resume=True, progress=True)
+        detector.save(out_folder / "model", replace=True)
+        announce("the test images are scored and compared with their labels")
+        evaluation = detector.evaluate(data, progress=True)
+        announce("report and heat maps are drawn")
+        write_evaluation(out_folder, detector, evaluation, notes=[note])
+        with counting("drawing heat maps", len(evaluation.scored), True) as advance:
+            for done, scored in enumerate(evaluation.scored, start=1):
+                name = scored.path.stem
+                write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
+                advance(done)
+        shutil.rmtree(work)
     _print_metrics(evaluation.metrics)
     out.print(note)
-    out.print(f"{time.perf_counter() - started:.0f} s; open {out_folder / 'report.html'}")
+    took = duration(time.perf_counter() - started)
+    out.print(f"{took}; open {out_folder / 'report.html'}", markup=False, soft_wrap=True)

@@ -51,7 +51,7 @@ def run(
             methods=methods or (),
             seeds=seeds or (),
         )
-        problems = run_missing(wanted, data, results, device=device, say=_say)
+        problems = run_missing(wanted, data, results, device=device, say=_say, progress=True)
     out.print(f"{len(wanted) - len(problems)} of {len(wanted)} runs are in {results}")
     if problems:
         err.print(f"[bold yellow]{len(problems)} run(s) failed:[/]")

@@ -57,6 +57,7 @@ def score(
     from scrd.cluster.bucket import is_uri, list_places
     from scrd.errors import ConfigError
     from scrd.report.outputs import Outputs, score_all
+    from scrd.system.progress import counting
 
     with refusing():
         outputs = Outputs(overlays, raw_maps, parse_kinds(dicom_out))
@@ -67,7 +68,8 @@ def score(
         with _fetched(paths, study) as (places, archive):
             if engine == "local" and any(is_uri(place) for place in places):
                 raise ConfigError("an address such as s3://BUCKET needs --engine ray")
-            listing = list_places(places)
+            with counting("looking for images", None, True):
+                listing = list_places(places)
             scorer = load_scorer(model, device)
             options: dict[str, Any] = {
                 "batch_size": batch_size,

@@ -63,7 +63,8 @@ def find_copies(paths: Sequence[Path], *, progress: bool = False) -> Copies:
     repeated = {index for group in equal for index in group[1:]}
     distinct = [index for index in sound if index not in repeated]
     small = [images[index].small for index in distinct]
-    pairs = near_duplicates(np.stack(small)) if small else []
+    with counting("looking for copies", None, progress):
+        pairs = near_duplicates(np.stack(small)) if small else []
     return Copies(
         digests=tuple(image.file if isinstance(image, _Read) else "" for image in read),
         unreadable={

@@ -56,7 +56,7 @@ def counting(
     if not enabled:
         yield lambda done, info="": None
     elif (console := Console(stderr=True)).is_terminal:
-        with _bar(console) as progress:
+        with _bar(console, transient=total is None) as progress:
             task = progress.add_task(label, total=total, info="")
 
             def advance(done: int, info: str = "") -> None:
@@ -88,7 +88,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console, *, transient: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -97,6 +97,7 @@ def _bar(console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("{task.fields[info]}"),
         console=console,
+        transient=transient,
     )
 
 

@@ -13,6 +13,8 @@ from types import FrameType
 def finishing_the_step(wanted: bool) -> Iterator[threading.Event]:
     """An event that the first SIGINT or SIGTERM sets; the second acts as it always does.
 
+    A signal that the process was told to ignore stays ignored.
+
     Args:
         wanted: False leaves the signals alone, as does a thread other than the main one, which
             cannot be told of signals.
@@ -21,7 +23,8 @@ def finishing_the_step(wanted: bool) -> Iterator[threading.Event]:
     if not wanted or threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    previous = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: handler for n, handler in handlers.items() if handler is not signal.SIG_IGN}
 
     def give_back() -> None:
         for number, handler in previous.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def make_logger(kind: str, name: str, folder: Path) -> Logger:
         folder: made if needed.
 
     Raises:
-        ConfigError: no such kind, or its packages are not installed.
+        ConfigError: no such kind, its packages are not installed, or no address is given.
     """
     if kind not in _KINDS:
         raise ConfigError(f"the logger is {' or '.join(_KINDS)}, not {kind!r}")
@@ -40,7 +41,12 @@ def _tensorboard(name: str, folder: Path) -> Logger:
 def _mlflow(name: str, folder: Path) -> Logger:
     from pytorch_lightning.loggers import MLFlowLogger
 
-    logger: Any = MLFlowLogger(experiment_name="scrd", run_name=name)
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise ConfigError(
+            "--logger mlflow needs an address in MLFLOW_TRACKING_URI, such as http://HOST:5000"
+        )
+    logger: Any = MLFlowLogger(experiment_name="scrd", run_name=name, tracking_uri=uri)
     return logger  # type: ignore[no-any-return]
 
 

@@ -103,8 +103,9 @@ def train(
             loss, scale_weights = step(run, number)
             done = number + 1
             last = done == config.iterations
+            stopping = stop.is_set()
             logging = done % LOG_EVERY == 0 or last
-            due = done % config.checkpoint_every == 0 or last or stop.is_set()
+            due = done % config.checkpoint_every == 0 or last or stopping
             saving = checkpoint is not None and due
             if (logging or saving) and not math.isfinite(value := float(run.mean(loss))):
                 raise TrainingError(
@@ -121,7 +122,7 @@ def train(
                     on_log(log[-1])
             if saving and checkpoint is not None and fabric.is_global_zero:
                 save_checkpoint(checkpoint, model, run.optimizer, log, done, identity)
-            if stop.is_set() and not last:
+            if stopping and not last:
                 raise TrainingInterrupted(done, config.iterations)
     run.finish()
     return log

@@ -82,8 +82,9 @@ def prepare(
     """
     manifest = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     fitting, calibrating = hold_out(manifest.train_normals, config)
-    contract = _learn_contract(fitting)
-    preprocessing = _fix_preprocessing(fitting, config, contract)
+    with counting("learning sizes and intensities", None, progress):
+        contract = _learn_contract(fitting)
+        preprocessing = _fix_preprocessing(fitting, config, contract)
     stacks = []
     for label, part in (
         ("reading training images", fitting),
