@@ -139,11 +139,13 @@ def evaluate(
     """Score the test split against its labels: metrics, scores, figures, report."""
     from scrd.detector import Detector
     from scrd.report.run import write_evaluation
+    from scrd.system.progress import counting
 
     with refusing():
         detector = Detector.load(model, device=device)
         evaluation = detector.evaluate(data, batch_size=batch_size, progress=True)
-    write_evaluation(out_folder, detector, evaluation)
+    with counting("drawing the report", None, True):
+        write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
     report_skipped(evaluation.failures)
@@ -205,7 +207,8 @@ def demo(
         announce("the test images are scored and compared with their labels")
         evaluation = detector.evaluate(data, progress=True)
         announce("report and heat maps are drawn")
-        write_evaluation(out_folder, detector, evaluation, notes=[note])
+        with counting("drawing the report", None, True):
+            write_evaluation(out_folder, detector, evaluation, notes=[note])
         with counting("drawing heat maps", len(evaluation.scored), True) as advance:
             for done, scored in enumerate(evaluation.scored, start=1):
                 name = scored.path.stem

@@ -90,9 +90,14 @@ def test_waiting_threads_sleep_unless_the_user_chose(monkeypatch):
 
 
 def test_the_command_decides_before_anything_heavy_is_loaded():
-    code = (
-        "import sys, scrd.cli, scrd.system.threads as t\n"
-        "heavy = {'torch', 'scipy', 'sklearn', 'onnxruntime'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
+    program = (
+        "import os, sys; sys.argv = ['scrd', '--version']\n"
+        "from scrd.cli import run\n"
+        "early = {'torch', 'scipy', 'sklearn', 'onnxruntime'} & set(sys.modules)\n"
+        "try: run()\n"
+        "finally: print(early, os.environ['OMP_WAIT_POLICY'])\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "set() PASSIVE"

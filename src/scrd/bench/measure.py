@@ -115,7 +115,7 @@ def measure(run: Run, material: Material, device: str, *, progress: bool = False
     place = resolve_device(device)
     config, prepared, (records, stack) = run.config, material.prepared, material.test
     with PeakMemory(place) as fit_memory:
-        trained = train_method(run, prepared, place.type, progress=progress)
+        trained = train_method(run, prepared, place.type, progress)
     trained.warm_up(stack)
     with PeakMemory(place) as score_memory, counting("scoring", None, progress):
         started = time.perf_counter()

@@ -99,7 +99,7 @@ def _batches(stack: ImageStack) -> Iterator[ImageStack]:
         )
 
 
-def train_method(run: Run, prepared: Prepared, device: str, *, progress: bool = False) -> Trained:
+def train_method(run: Run, prepared: Prepared, device: str, progress: bool = False) -> Trained:
     """Train an objective or a baseline on ``prepared.fitting`` and calibrate its threshold."""
     if run.method in OBJECTIVES:
         return _train_detector(run.config, prepared, device, progress)

@@ -140,8 +140,9 @@ def _train(
     progress: bool,
 ) -> list[LogEntry]:
     """Train, and tell everybody who listens: terminal or log file, work folder, logger."""
-    writing = checkpoint is not None and fabric.is_global_zero
-    journal = Journal(checkpoint.parent, draw) if checkpoint is not None and writing else None
+    journal = None
+    if checkpoint is not None and fabric.is_global_zero:
+        journal = Journal(checkpoint.parent, draw)
     for logger in fabric.loggers:
         logger.log_hyperparams(config.to_dict())
     with counting("training", config.iterations, progress, unit="iteration") as advance:
