@@ -85,6 +85,8 @@ def test_short_work_takes_one_line_and_no_line_where_none_is_wanted(capsys):
         advance(1)
     with counting("reading", 5, False) as advance:
         advance(3)
+    with counting("looking", None, True):
+        pass
     assert capsys.readouterr().err == "reading: 1 image in 0.0 s\n"
 
 

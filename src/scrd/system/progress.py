@@ -41,7 +41,8 @@ def counting(
 
     On a terminal that is a bar. Elsewhere it is a line at the end and, of what takes more than a
     second, a line at its beginning and then every twenty seconds, whether anything has moved or
-    not: what, how far, how fast, how long still.
+    not: what, how far, how fast, how long still. What is not counted and takes less than a second
+    is passed over.
 
     Args:
         label: what is done, such as "scoring".
@@ -69,7 +70,8 @@ def counting(
         lines = _Lines(label, total, unit)
         with lines.ticking():
             yield lines.advance
-        say(lines.summary())
+        if total is not None or lines.seconds() > FIRST:
+            say(lines.summary())
 
 
 def say(line: str) -> None:
@@ -137,10 +139,14 @@ class _Lines:
             ended.set()
             ticker.join()
 
+    def seconds(self) -> float:
+        """Since the work began."""
+        return time.monotonic() - self._started
+
     def text(self) -> str:
         """What, how far, how fast, how long still."""
         if self._total is None:
-            return f"{self._label}: {duration(time.monotonic() - self._started)} so far"
+            return f"{self._label}: {duration(self.seconds())} so far"
         recent = tuple(self._recent)
         done = recent[-1][1] if recent else 0
         parts = [f"{self._label}: {self._unit} {done} of {self._total}"]
@@ -155,7 +161,7 @@ class _Lines:
 
     def summary(self) -> str:
         """What was done, in what time."""
-        seconds = time.monotonic() - self._started
+        seconds = self.seconds()
         took = f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
         if self._total is None:
             return f"{self._label}: done in {took}"
