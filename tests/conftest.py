@@ -2,9 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-# the suites share small machines, and one thread makes float sums repeat exactly
+# the suites share small machines, where threads that spin hold up the others
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch  # noqa: E402
+
+# one thread makes float sums repeat exactly
 torch.set_num_threads(1)
 
 

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import typer.main
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -348,3 +349,123 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
     monkeypatch.setattr(cli, "app", broken)
     with pytest.raises(ModuleNotFoundError, match="nonsense"):
         cli.run()
+
+
+def test_the_log_and_its_picture_are_there_while_training_runs(tree, tmp_path, monkeypatch):
+    from scrd.training import fit
+
+    seen = {}
+    learn = fit.learn_normals
+
+    def look(*arguments, **options):
+        work = tmp_path / "model.partial"
+        seen.update({file.name: file.read_text() for file in work.glob("training.*")})
+        return learn(*arguments, **options)
+
+    monkeypatch.setattr(fit, "learn_normals", look)
+    result = scrd("train", tree, "--out", tmp_path / "model", *TRAIN)
+    assert result.exit_code == 0, result.output
+    assert seen["training.jsonl"] == (tmp_path / "model" / "training.jsonl").read_text()
+    assert seen["training.svg"].startswith("<svg")
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+    assert re.search(r"^training: 6 iterations in .*, loss .*images/s$", result.stderr, re.M)
+
+
+def test_an_interrupted_training_says_how_to_go_on_and_does(tree, tmp_path, monkeypatch):
+    import signal
+
+    from scrd.training import loop
+
+    step = loop.step
+
+    def struck(run, number):
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(run, number)
+
+    monkeypatch.setattr(loop, "step", struck)
+    result = scrd("train", tree, "--out", tmp_path / "model", *TRAIN)
+    assert result.exit_code == 130
+    assert "interrupted at iteration 4 of 6; the same command with --resume" in result.stderr
+    monkeypatch.setattr(loop, "step", step)
+    result = scrd("train", tree, "--out", tmp_path / "model", *TRAIN, "--resume")
+    assert result.exit_code == 0, result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_logger_that_is_not_known_is_refused_before_the_work(tree, tmp_path):
+    result = scrd("train", tree, "--out", tmp_path / "model", *TRAIN, "--logger", "paper")
+    assert refused(result, "tensorboard or mlflow")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_is_written_beside_the_model(tree, tmp_path):
+    pytest.importorskip("tensorboardX")
+    result = scrd("train", tree, "--out", tmp_path / "m", *TRAIN, "--logger", "tensorboard")
+    assert result.exit_code == 0, result.output
+    (events,) = (tmp_path / "m.tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()
+
+
+def test_every_command_that_computes_takes_threads_and_no_model_knows_of_them(
+    model, tree, tmp_path, monkeypatch
+):
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    commands = dict(typer.main.get_command(app).commands)
+    commands["bench run"] = commands["bench"].commands["run"]
+    for name in ("train", "score", "eval", "demo", "check", "export", "watch", "bench run"):
+        assert "--threads" in [o for p in commands[name].params for o in p.opts], name
+    assert scrd("score", model, tree, "--out", tmp_path, "--threads", 0).exit_code == 2
+    result = scrd("score", model, tree / "test", "--out", tmp_path, "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert chosen[-1] == 2 and os.environ["OMP_NUM_THREADS"] == "2"
+    assert "threads" not in json.loads((model / "config.json").read_text())["config"]
+
+
+@pytest.fixture
+def small_demo(monkeypatch):
+    pytest.importorskip("nilearn", reason="the template brain is in nilearn (extra: demo)")
+    from functools import partial
+
+    import scrd.config
+    from scrd.datasets import mni152
+
+    small = partial(mni152.make_mni152, train=24, test_normal=4, test_lesion=4, size=64)
+    monkeypatch.setattr(mni152, "make_mni152", small)
+    full = scrd.config.Config
+
+    def tiny(**settings):
+        return full(**{**settings, "image_size": 64, "iterations": 6, "batch_size": 4})
+
+    monkeypatch.setattr(scrd.config, "Config", tiny)
+
+
+def test_the_demonstration_tells_its_steps_and_goes_on_where_it_stopped(
+    small_demo, tmp_path, monkeypatch
+):
+    from scrd.report import run as report
+
+    write = report.write_evaluation
+
+    def struck(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "write_evaluation", struck)
+    result = scrd("demo", "--out", tmp_path)
+    assert result.exit_code == 130
+    assert "interrupted; the same command goes on" in result.stderr
+    assert (tmp_path / "model.partial" / "training.svg").is_file()
+    monkeypatch.setattr(report, "write_evaluation", write)
+    result = scrd("demo", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    lines = result.stderr.splitlines()
+    told = [line for line in lines if line.startswith("step ")]
+    assert [line[:11] for line in told] == [f"step {n} of 4" for n in range(1, 5)]
+    assert all(re.search(r", after \d+ s: ", line) for line in told)
+    assert any(line.startswith("training: 6 iterations in ") for line in lines)
+    assert not (tmp_path / "model.partial").exists()
+    assert (tmp_path / "report.html").is_file()

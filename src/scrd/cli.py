@@ -15,15 +15,18 @@ from scrd.commands.common import (
     Device,
     Model,
     Out,
+    Threads,
     print_counts,
     report_silence,
     report_skipped,
+    saying_how_to_go_on,
 )
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.datasets.commands import app as dataset
 from scrd.system.console import REFUSED, SKIPPED, err, out, refusing
+from scrd.system.threads import wait_politely
 
 app = typer.Typer(
     add_completion=False,
@@ -52,6 +55,7 @@ _EXTRAS = {
 
 def run() -> None:
     """The command `scrd`; names the extra where a package is missing."""
+    wait_politely()
     try:
         app()
     except ModuleNotFoundError as e:
@@ -83,6 +87,7 @@ def main(
 def check(
     data: Data,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder for check.json.")] = None,
+    threads: Threads = None,
 ) -> None:
     """Read every file; name unreadable, odd and duplicate ones, leaks and confounds.
 
@@ -97,7 +102,7 @@ def check(
     with refusing():
         manifest = read_manifest(data)
         print_counts(manifest)
-        report = check_dataset(manifest)
+        report = check_dataset(manifest, progress=True)
     print_report(report, out)
     path = (out_folder or Path()) / "check.json"
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
@@ -115,6 +120,7 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantise to eight bits; for openvino.")
     ] = False,
+    threads: Threads = None,
 ) -> None:
     """Write a model for ONNX Runtime or OpenVINO, if it agrees with its source on real images."""
     from scrd.export.make import export_model
@@ -132,18 +138,21 @@ def evaluate(
     out_folder: Out,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Score the test split against its labels: metrics, scores, figures, report."""
     from scrd.data.manifest import read_manifest
     from scrd.detector import Detector
     from scrd.report.run import write_evaluation
+    from scrd.system.progress import counting
 
     with refusing():
         detector = Detector.load(model, device=device)
         manifest = read_manifest(data)
         print_counts(manifest)
         evaluation = detector.evaluate(manifest, batch_size=batch_size, progress=True)
-    write_evaluation(out_folder, detector, evaluation)
+    with counting("drawing the report", None, True):
+        write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
     for doubt in evaluation.doubts:
@@ -177,8 +186,10 @@ def _print_metrics(metrics: Any) -> None:
 def demo(
     out_folder: Out = Path("scrd-demo"),
     seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
+    threads: Threads = None,
 ) -> None:
     """Train and evaluate on slices of the MNI152 template, with simulated lesions."""
+    import shutil
     import time
 
     from scrd.config import Config
@@ -186,23 +197,40 @@ def demo(
     from scrd.detector import Detector
     from scrd.report.outputs import write_overlay
     from scrd.report.run import write_evaluation
+    from scrd.system.progress import counting, duration, say
 
     note = (
         "The lesions of this demonstration are simulated, and all heads are variations of one "
         "template: the figures say that the software works, not how well it finds disease."
     )
     started = time.perf_counter()
-    with refusing():
-        data = make_mni152(out_folder / "data", seed=seed)
-        # these lesions are small spots, and known to be: see docs/method.md on poolings
-        config = Config(image_size=128, iterations=1500, seed=seed, pooling="top")
-        detector = Detector.fit(data, config, progress=True)
-    detector.save(out_folder / "model", replace=True)
-    evaluation = detector.evaluate(data, progress=True)
-    write_evaluation(out_folder, detector, evaluation, notes=[note])
-    for scored in evaluation.scored:
-        name = scored.path.stem
-        write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
+    steps = iter(range(1, 5))
+
+    def announce(what: str) -> None:
+        at = duration(time.perf_counter() - started)
+        say(f"step {next(steps)} of 4, after {at}: {what}")
+
+    work = out_folder / "model.partial"
+    # these lesions are small spots, and known to be: see docs/method.md on poolings
+    config = Config(image_size=128, iterations=1500, seed=seed, pooling="top")
+    with refusing(), saying_how_to_go_on("the same command goes on"):
+        announce(f"a data set is drawn, {out_folder / 'data'}")
+        data = make_mni152(out_folder / "data", seed=seed, progress=True)
+        announce(f"a detector is trained on its normal images; log and picture are in {work}")
+        detector = Detector.fit(data, config, work=work, resume=True, progress=True)
+        detector.save(out_folder / "model", replace=True)
+        announce("the test images are scored and compared with their labels")
+        evaluation = detector.evaluate(data, progress=True)
+        announce("report and heat maps are drawn")
+        with counting("drawing the report", None, True):
+            write_evaluation(out_folder, detector, evaluation, notes=[note])
+        with counting("drawing heat maps", len(evaluation.scored), True) as advance:
+            for done, scored in enumerate(evaluation.scored, start=1):
+                name = scored.path.stem
+                write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
+                advance(done)
+        shutil.rmtree(work)
     _print_metrics(evaluation.metrics)
     out.print(note)
-    out.print(f"{time.perf_counter() - started:.0f} s; open {out_folder / 'report.html'}")
+    took = duration(time.perf_counter() - started)
+    out.print(f"{took}; open {out_folder / 'report.html'}", markup=False, soft_wrap=True)

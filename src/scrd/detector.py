@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning_fabric.loggers.logger import Logger
 from numpy.typing import NDArray
 
 from scrd.config import Config, from_dict
@@ -24,6 +25,7 @@ from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
 from scrd.model.constants import Constants
 from scrd.model.scores import infer
+from scrd.report.figures import training_curve
 from scrd.scoring.calibration import Calibration
 from scrd.scoring.scorer import Inferred, Scorer
 from scrd.storage.card import model_card
@@ -37,6 +39,7 @@ from scrd.storage.model_folder import (
 from scrd.system.devices import resolve_device, versions
 from scrd.system.version import __version__
 from scrd.training.fit import fit
+from scrd.training.journal import to_lines
 from scrd.training.log import LogEntry
 from scrd.training.prepare import Prepared
 
@@ -98,6 +101,7 @@ class Detector(Scorer):
         devices: int = 1,
         num_nodes: int = 1,
         progress: bool = False,
+        logger: Logger | None = None,
     ) -> Detector:
         """Train on the normals of a data set's train split and calibrate on held-out ones.
 
@@ -108,7 +112,8 @@ class Detector(Scorer):
             data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`, or what it
                 gave; or what :func:`scrd.training.prepare.prepare` made of it.
             config: settings; the default is the paper's budget.
-            work: folder for checkpoints, made if needed. None keeps no checkpoints.
+            work: folder for checkpoints and for the log, which grows there as ``training.jsonl``
+                and ``training.svg``; made if needed. None keeps neither.
             resume: go on from the checkpoint in ``work``, if there is one. The result is the
                 same, bit for bit on the same device, as without the interruption.
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -116,12 +121,16 @@ class Detector(Scorer):
                 :func:`scrd.system.devices.make_fabric`. All return the same detector; only the one
                 of which :func:`scrd.system.devices.is_main_process` holds should save it.
             num_nodes: machines that train together.
-            progress: show progress bars on standard error.
+            progress: tell on standard error how far the work is.
+            logger: of Lightning Fabric's kind, such as its ``TensorBoardLogger``; is given the
+                settings and each entry of the log.
 
         Raises:
             ManifestError: the data set is not described well.
             TeacherError: the teacher or its weights cannot be had.
             TrainingError: too few images or groups, a diverging loss, a foreign checkpoint.
+            TrainingInterrupted: Ctrl-C or SIGTERM in a training with ``work``, in the main thread
+                of a single process; the step in hand was finished and saved.
         """
         fitted = fit(
             data,
@@ -132,6 +141,8 @@ class Detector(Scorer):
             devices=devices,
             num_nodes=num_nodes,
             progress=progress,
+            logger=logger,
+            draw=training_curve,
         )
         return cls(**vars(fitted), device=resolve_device(device).type)
 
@@ -186,11 +197,12 @@ class Detector(Scorer):
             },
             weights=self.model.state_dict(),
         )
-        lines = "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in self.log)
         card = model_card(
             self.config, self.preprocessing, self.calibration, self.provenance, self.contract
         )
-        write_model_folder(Path(folder), contents, log_lines=lines, card=card, replace=replace)
+        write_model_folder(
+            Path(folder), contents, log_lines=to_lines(self.log), card=card, replace=replace
+        )
         self.fingerprint = read_fingerprint(Path(folder))
 
     @classmethod

@@ -19,8 +19,9 @@ from scrd.errors import ConfigError
 from scrd.model import build_model
 from scrd.synthesis.settings import NoiseSettings
 from scrd.system.devices import make_fabric
+from scrd.training.batches import share_of
 from scrd.training.log import TrainingError
-from scrd.training.loop import _share, train
+from scrd.training.loop import train
 from scrd.training.sync_norm import JoinedBatchNorm2d
 
 CONFIG = Config(
@@ -132,9 +133,9 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     class Three:
         world_size, global_rank = 3, 1
 
-    assert _share(Three, 12) == slice(4, 8)
+    assert share_of(Three, 12) == slice(4, 8)
     with pytest.raises(TrainingError, match="3 processes cannot share a batch of 16"):
-        _share(Three, 16)
+        share_of(Three, 16)
 
 
 def test_there_is_no_training_on_no_device():

@@ -16,7 +16,8 @@ from scrd.synthesis.settings import NoiseSettings
 from scrd.system.devices import make_fabric
 from scrd.training.batches import batch_indices
 from scrd.training.log import TrainingError
-from scrd.training.loop import learning_rate, spread, train
+from scrd.training.loop import train
+from scrd.training.setup import learning_rate, spread
 
 BASE = Config(image_size=64, batch_size=4, iterations=6, checkpoint_every=3, objective="rd")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,8 @@ from scrd.data.manifest import Manifest, Record
 from scrd.data.marks import mark
 from scrd.data.reading import read_image, read_info
 from scrd.errors import ImageError
+from scrd.system.progress import counting
+from scrd.system.threads import thread_count
 
 _SERIES_SHOWN = 10
 _NOTEWORTHY = 0.2  # distance of an AUROC from 0.5
@@ -179,7 +180,9 @@ class _Image:
     marks: tuple[OddMark, ...]
 
 
-def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckReport:
+def check_dataset(
+    manifest: Manifest, *, workers: int | None = None, progress: bool = False
+) -> CheckReport:
     """Read every image of a data set and report what could spoil training or evaluation.
 
     A leak is a copy (equal, or near as in `scrd.audit.duplicates`) in the other split, or a group
@@ -187,13 +190,20 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
 
     Args:
         manifest: The data set.
-        workers: Threads that read; by default as many as the machine has cores.
+        workers: Threads that read; by default as many as compute.
+        progress: Tell on standard error how far the work is.
 
     Returns:
         The findings. A file that cannot be read is one of them and stops nothing.
     """
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        results = list(pool.map(_read, manifest.records))
+    results = []
+    with (
+        ThreadPoolExecutor(workers or thread_count()) as pool,
+        counting("reading", len(manifest.records), progress) as advance,
+    ):
+        for result in pool.map(_read, manifest.records):
+            results.append(result)
+            advance(len(results))
     unreadable, records, images = [], [], []
     for record, result in zip(manifest.records, results, strict=True):
         if isinstance(result, _Image):
@@ -201,7 +211,8 @@ def check_dataset(manifest: Manifest, *, workers: int | None = None) -> CheckRep
             images.append(result)
         else:
             unreadable.append(result)
-    families = _families(records, images)
+    with counting("looking for copies", None, progress):
+        families = _families(records, images)
     split_groups = _split_groups(manifest.records)
     confounds = confound_table(
         [image.scalars for image in images],

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scrd.commands.common import Threads
 from scrd.system.console import SKIPPED, err, out, refusing
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def run(
         list[int] | None, typer.Option("--seed", help="Instead of the suite's.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    threads: Threads = None,
 ) -> None:
     """Do the runs of a suite that the results file lacks.
 
@@ -49,7 +51,7 @@ def run(
             methods=methods or (),
             seeds=seeds or (),
         )
-        problems = run_missing(wanted, data, results, device=device, say=_say)
+        problems = run_missing(wanted, data, results, device=device, say=_say, progress=True)
     out.print(f"{len(wanted) - len(problems)} of {len(wanted)} runs are in {results}")
     if problems:
         err.print(f"[bold yellow]{len(problems)} run(s) failed:[/]")

@@ -24,6 +24,7 @@ from scrd.evaluation.localise import localise
 from scrd.evaluation.test_set import evaluate_scores
 from scrd.metrics.ranks import roc_curve
 from scrd.system.devices import resolve_device, versions
+from scrd.system.progress import counting
 from scrd.training.prepare import Prepared, prepare
 
 LOCALISED = {"brain-tumor-mri": "brain-tumor-boxes"}
@@ -56,44 +57,53 @@ class Material:
     marked: Labelled | None
 
 
-def read_material(folder: Path, config: Config) -> Material:
+def read_material(folder: Path, config: Config, *, progress: bool = False) -> Material:
     """Read a data set.
 
     Args:
         folder: of the data set.
         config: settings, of which those of :func:`scrd.training.prepare.prepare` act.
+        progress: tell on standard error how far the work is.
 
     Raises:
         ManifestError: the data set is not described well, or has no test split.
         TrainingError: too few images or groups to train on.
         ImageError: no test image can be read; the error is that of the first.
     """
-    prepared = prepare(folder, config)
+    prepared = prepare(folder, config, progress=progress)
     if not prepared.manifest.test:
         raise ManifestError(prepared.manifest.root, "no image in the split 'test'")
     limit = int(config.image_cache_gib * 2**30)
-    test = _read(prepared.manifest.test, prepared.preprocessing, limit)
+    test = _read(prepared.manifest.test, prepared.preprocessing, limit, progress)
     marked = None
     name = LOCALISED.get(folder.name)
     if name is not None and (folder.parent / name).is_dir():
-        marked = _read(read_manifest(folder.parent / name).test, prepared.preprocessing, limit)
+        marked = _read(
+            read_manifest(folder.parent / name).test, prepared.preprocessing, limit, progress
+        )
     return Material(prepared, test, marked)
 
 
-def _read(records: Sequence[Record], preprocessing: Preprocessing, limit: int) -> Labelled:
-    stack = load_images([r.source for r in records], preprocessing, memory_limit=limit)
+def _read(
+    records: Sequence[Record], preprocessing: Preprocessing, limit: int, progress: bool
+) -> Labelled:
+    with counting("reading test images", len(records), progress) as advance:
+        stack = load_images(
+            [r.source for r in records], preprocessing, memory_limit=limit, on_progress=advance
+        )
     if not stack.index:
         raise stack.failures[0]
     return Labelled(tuple(records[i] for i in stack.index), stack)
 
 
-def measure(run: Run, material: Material, device: str) -> dict[str, Any]:
+def measure(run: Run, material: Material, device: str, *, progress: bool = False) -> dict[str, Any]:
     """Do a run.
 
     Args:
         run: what to do.
         material: of its data set, read with its settings.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: tell on standard error how far the work is.
 
     Returns:
         A line of the results file but for its ``key``; plain JSON types, numbers rounded to six
@@ -105,19 +115,20 @@ def measure(run: Run, material: Material, device: str) -> dict[str, Any]:
     place = resolve_device(device)
     config, prepared, (records, stack) = run.config, material.prepared, material.test
     with PeakMemory(place) as fit_memory:
-        trained = train_method(run, prepared, place.type)
+        trained = train_method(run, prepared, place.type, progress)
     trained.warm_up(stack)
-    with PeakMemory(place) as score_memory:
+    with PeakMemory(place) as score_memory, counting("scoring", None, progress):
         started = time.perf_counter()
         answers = trained.answers(stack)
         seconds = time.perf_counter() - started
     labels = np.array([r.label for r in records])
-    by_pooling = {
-        name: evaluate_scores(
-            records, scores, {}, threshold=trained.threshold, far=config.false_alarm_rate
-        )
-        for name, scores in answers.statistics.items()
-    }
+    with counting("computing figures", None, progress):
+        by_pooling = {
+            name: evaluate_scores(
+                records, scores, {}, threshold=trained.threshold, far=config.false_alarm_rate
+            )
+            for name, scores in answers.statistics.items()
+        }
     metrics = by_pooling[OWN]
     metrics["auroc_by_pooling"] = {n: m["auroc"] for n, m in by_pooling.items() if "auroc" in m}
     line: dict[str, Any] = {
@@ -141,7 +152,8 @@ def measure(run: Run, material: Material, device: str) -> dict[str, Any]:
     if answers.scale_weights is not None:
         line["scale_weights"] = answers.scale_weights.mean(axis=0).tolist()
     if material.marked is not None:
-        found = _localisation(trained, material.marked, prepared.preprocessing)
+        with counting("comparing maps with lesions", None, progress):
+            found = _localisation(trained, material.marked, prepared.preprocessing)
         if found:
             line["localisation"] = found
     line["machine"] = {"device": device_name(place), "threads": torch.get_num_threads()}

@@ -23,6 +23,7 @@ from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import map_statistics
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
+from scrd.system.progress import counting
 from scrd.training.prepare import Prepared
 
 BATCH = 16
@@ -99,15 +100,16 @@ def _batches(stack: ImageStack) -> Iterator[ImageStack]:
         )
 
 
-def train_method(run: Run, prepared: Prepared, device: str) -> Trained:
+def train_method(run: Run, prepared: Prepared, device: str, progress: bool = False) -> Trained:
     """Train an objective or a baseline on ``prepared.fitting`` and calibrate its threshold."""
     if run.method in OBJECTIVES:
-        return _train_detector(run.config, prepared, device)
-    return _train_baseline(run, prepared, device)
+        return _train_detector(run.config, prepared, device, progress)
+    with counting(f"training {run.method}", None, progress):
+        return _train_baseline(run, prepared, device)
 
 
-def _train_detector(config: Config, prepared: Prepared, device: str) -> Trained:
-    detector = Detector.fit(prepared, config, device=device)
+def _train_detector(config: Config, prepared: Prepared, device: str, progress: bool) -> Trained:
+    detector = Detector.fit(prepared, config, device=device, progress=progress)
 
     def answer(stack: ImageStack) -> Answers:
         batch = replace(stack, index=tuple(range(len(stack.index))))

@@ -21,7 +21,13 @@ Say = Callable[[str], None]
 
 
 def run_missing(
-    runs: Sequence[Run], data: Path, results: Path, *, device: str = "auto", say: Say = print
+    runs: Sequence[Run],
+    data: Path,
+    results: Path,
+    *,
+    device: str = "auto",
+    say: Say = print,
+    progress: bool = False,
 ) -> list[str]:
     """Do the runs that the results file lacks, and add each to it.
 
@@ -35,6 +41,7 @@ def run_missing(
         results: the file; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         say: called with one line of text a run.
+        progress: tell on standard error how far each run is.
 
     Returns:
         For each run that failed, which, and why.
@@ -56,7 +63,7 @@ def run_missing(
     waiting = deque(range(len(runs)))
     busy: set[int] = set()
     problems: list[str] = []
-    material = _OneAtATime(data)
+    material = _OneAtATime(data, progress)
     while waiting:
         i = waiting.popleft()
         run, key = runs[i], keys[i]
@@ -74,7 +81,7 @@ def run_missing(
             if canonical(key) in done:
                 continue
             started = time.perf_counter()
-            line = measure(run, material.of(run), device)
+            line = measure(run, material.of(run), device, progress=progress)
             append_result(results, {"key": key, **line})
             say(f"{name}: {_headline(line['metrics'])}, {time.perf_counter() - started:.0f} s")
         except Exception as e:  # hours of other runs must not be lost to one
@@ -99,8 +106,8 @@ def _headline(metrics: dict[str, object]) -> str:
 class _OneAtATime:
     """The images of the data set and seed in use; those before are let go first."""
 
-    def __init__(self, data: Path) -> None:
-        self._data = data
+    def __init__(self, data: Path, progress: bool) -> None:
+        self._data, self._progress = data, progress
         self._key: object = None
         self._material: Material | None = None
 
@@ -110,6 +117,6 @@ class _OneAtATime:
         key = (run.data, *(getattr(config, name) for name in names))
         if self._material is None or key != self._key:
             self._material = None  # before the next is read: both may not fit
-            self._material = read_material(self._data / run.data, config)
+            self._material = read_material(self._data / run.data, config, progress=self._progress)
             self._key = key
         return self._material

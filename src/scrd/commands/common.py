@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scrd.system.console import SKIPPED, err, out
+from scrd.system.console import INTERRUPTED, SKIPPED, err, out
+from scrd.system.threads import use_threads
 
 if TYPE_CHECKING:
     from scrd.data.manifest import Manifest
@@ -21,6 +23,11 @@ Model = Annotated[Path, typer.Argument(help="Model folder.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+# acts when the options are read, before a command imports what it acts on
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, callback=use_threads, help="Threads that compute; by default one a core."),
+]
 
 
 def print_counts(manifest: Manifest) -> None:
@@ -44,6 +51,19 @@ def report_silence(calibration: Calibration) -> None:
         err.print(
             f"[bold yellow]warning:[/] {calibration.silence}", highlight=False, soft_wrap=True
         )
+
+
+@contextmanager
+def saying_how_to_go_on(how: str) -> Iterator[None]:
+    """End with one line and a code of its own where a training is interrupted."""
+    from scrd.training.log import TrainingInterrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as e:
+        at = f" at iteration {e.done} of {e.total}" if isinstance(e, TrainingInterrupted) else ""
+        err.print(f"interrupted{at}; {how}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def load_scorer(model: Path, device: str) -> Scorer:

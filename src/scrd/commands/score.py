@@ -14,6 +14,7 @@ from scrd.commands.common import (
     Device,
     Model,
     Out,
+    Threads,
     load_scorer,
     parse_kinds,
     report_silence,
@@ -49,6 +50,7 @@ def score(
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Score images: scores.csv, series.csv, studies.csv, heat maps, DICOM objects on request."""
     from functools import partial
@@ -57,6 +59,7 @@ def score(
     from scrd.data.finding import in_words
     from scrd.errors import ConfigError
     from scrd.report.outputs import Outputs, score_all
+    from scrd.system.progress import counting
 
     with refusing():
         outputs = Outputs(overlays, raw_maps, parse_kinds(dicom_out))
@@ -67,7 +70,8 @@ def score(
         with _fetched(paths, study) as (places, archive):
             if engine == "local" and any(is_uri(place) for place in places):
                 raise ConfigError("an address such as s3://BUCKET needs --engine ray")
-            listing = list_places(places)
+            with counting("looking for images", None, True):
+                listing = list_places(places)
             scorer = load_scorer(model, device)
             options: dict[str, Any] = {
                 "batch_size": batch_size,

@@ -10,9 +10,11 @@ from scrd.commands.common import (
     Data,
     Device,
     Out,
+    Threads,
     print_counts,
     report_silence,
     report_skipped,
+    saying_how_to_go_on,
 )
 from scrd.system.console import out, refusing
 
@@ -55,10 +57,14 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, 32-true, bf16-mixed, ...")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Iterations.")] = 200,
     device: Device = "auto",
+    threads: Threads = None,
     devices: Annotated[
         int, typer.Option(min=1, help="Devices that train together on each machine.")
     ] = 1,
     num_nodes: Annotated[int, typer.Option(min=1, help="Machines that train together.")] = 1,
+    logger: Annotated[
+        str | None, typer.Option(help="Log also to tensorboard, in MODEL.tensorboard, or mlflow.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model or an interrupted training.")
@@ -74,6 +80,7 @@ def train(
     from scrd.storage.model_folder import refuse_if_taken
     from scrd.synthesis.settings import NoiseSettings
     from scrd.system.devices import is_main_process
+    from scrd.training.loggers import make_logger
 
     out_folder = out_folder.absolute()  # "." has no name
     work = out_folder.with_name(out_folder.name + ".partial")
@@ -114,16 +121,20 @@ def train(
         manifest = read_manifest(data, for_training=True)
         if main_process:
             print_counts(manifest)
-        detector = Detector.fit(
-            manifest,
-            config,
-            work=work,
-            resume=resume,
-            device=device,
-            devices=devices,
-            num_nodes=num_nodes,
-            progress=True,
-        )
+        place = out_folder.with_name(out_folder.name + ".tensorboard")
+        listener = make_logger(logger, out_folder.name, place) if logger else None
+        with saying_how_to_go_on("the same command with --resume goes on"):
+            detector = Detector.fit(
+                manifest,
+                config,
+                work=work,
+                resume=resume,
+                device=device,
+                devices=devices,
+                num_nodes=num_nodes,
+                progress=True,
+                logger=listener,
+            )
         if not main_process:
             return
         detector.save(out_folder, replace=overwrite)

@@ -12,8 +12,10 @@ from scrd.commands.common import (
     BatchSize,
     Device,
     Model,
+    Threads,
     load_scorer,
     parse_kinds,
+    report_silence,
 )
 from scrd.system.console import SKIPPED, out, refusing
 
@@ -44,6 +46,7 @@ def watch(
     ] = False,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
     """Score every study that arrives in an Orthanc or a folder and store the results back."""
     import logging

@@ -27,8 +27,10 @@ from scrd.data.reading import read_image, read_info
 from scrd.data.sample import even
 from scrd.data.source import AnySource, Series, Source, as_source
 from scrd.errors import ImageError
+from scrd.system.threads import thread_count
 
 _WINDOW_IMAGES = 32
+_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def load_images(
     *,
     memory_limit: int,
     folder: Path | None = None,
-    workers: int = 4,
+    workers: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> ImageStack:
     """Decode and prepare each image once and keep them all.
@@ -70,7 +72,7 @@ def load_images(
         memory_limit: Bytes up to which the stack is held in memory. A larger one lies in a
             nameless file that vanishes with the stack, even when the process is killed.
         folder: Where that file is made; the system's folder for temporary files by default.
-        workers: Threads that decode.
+        workers: Threads that decode; by default those that compute, but at most four.
         on_progress: Called with the number of images done, after each.
 
     Returns:
@@ -114,7 +116,7 @@ def iter_batches(
     batch_size: int,
     contract: Contract | None = None,
     any_kind: bool = False,
-    workers: int = 4,
+    workers: int | None = None,
 ) -> Iterator[ImageStack]:
     """Decode and prepare images batch by batch, reading ahead by a bounded number.
 
@@ -125,7 +127,7 @@ def iter_batches(
         any_kind: Instead, its refusals are doubts.
         batch_size: Images a batch; it holds fewer images where some cannot be read, and none
             where none can.
-        workers: Threads that decode.
+        workers: Threads that decode; by default those that compute, but at most four.
 
     Yields:
         The batches, in the order of the sources, whose `index` counts from the first of all.
@@ -157,13 +159,14 @@ class _Read(NamedTuple):
 def _prepared(
     sources: Iterable[AnySource],
     preprocessing: Preprocessing,
-    workers: int,
+    workers: int | None,
     contract: Contract | None = None,
     any_kind: bool = False,
 ) -> Iterator[_Read | ImageError]:
     """Prepare images in threads, in order, at most four for each worker ahead of the reader."""
     waiting: deque[Future[_Read | ImageError]] = deque()
-    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="scrd-read")
+    workers = workers or min(_WORKERS, thread_count())
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="scrd-read")
     remaining = iter(sources)
 
     def submit(count: int) -> None:
@@ -172,7 +175,7 @@ def _prepared(
             waiting.append(pool.submit(_prepare_image, *job))
 
     try:
-        submit(4 * max(1, workers))
+        submit(4 * workers)
         while waiting:
             result = waiting.popleft().result()
             submit(1)

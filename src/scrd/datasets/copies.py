@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from scrd.audit.duplicates import equal_groups, luminance, near_duplicates, thum
 from scrd.data.reading import read_image
 from scrd.errors import ImageError
 from scrd.system.progress import counting
+from scrd.system.threads import thread_count
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def find_copies(paths: Sequence[Path], *, progress: bool = False) -> Copies:
     """
     read: list[_Read | ImageError] = []
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(thread_count()) as pool,
         counting("reading", len(paths), progress) as advance,
     ):
         for result in pool.map(_read, paths):
@@ -63,7 +63,8 @@ def find_copies(paths: Sequence[Path], *, progress: bool = False) -> Copies:
     repeated = {index for group in equal for index in group[1:]}
     distinct = [index for index in sound if index not in repeated]
     small = [images[index].small for index in distinct]
-    pairs = near_duplicates(np.stack(small)) if small else []
+    with counting("looking for copies", None, progress):
+        pairs = near_duplicates(np.stack(small)) if small else []
     return Copies(
         digests=tuple(image.file if isinstance(image, _Read) else "" for image in read),
         unreadable={

@@ -36,6 +36,7 @@ from scipy import ndimage
 
 from scrd.datasets.lesions import Array, draw_lesion, paint, smooth_noise
 from scrd.errors import ScrdError
+from scrd.system.progress import Advance, counting
 
 SETTINGS_FILE = "mni152.json"
 NOTICE = (
@@ -201,6 +202,7 @@ def make_mni152(
     test_lesion: int = 100,
     size: int = 160,
     seed: int = 0,
+    progress: bool = False,
 ) -> Path:
     """Make the demonstration set as a data folder of scrd, whole or not at all.
 
@@ -216,6 +218,7 @@ def make_mni152(
         test_lesion: number of test slices with a lesion.
         size: side of the square slices in pixels; the field of view is 208 mm.
         seed: the set is a function of this seed and of the numbers above.
+        progress: tell on standard error how far the work is.
 
     Returns:
         `folder`.
@@ -236,7 +239,9 @@ def make_mni152(
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        _write(work, template, settings)
+        total = settings.train + settings.test_normal + settings.test_lesion
+        with counting("drawing", total, progress) as advance:
+            _write(work, template, settings, advance)
         work.chmod(0o755)  # mkdtemp's folder is the owner's alone
         if folder.exists():
             folder.rmdir()
@@ -255,7 +260,7 @@ def _settings_of(folder: Path) -> object:
         return None
 
 
-def _write(root: Path, template: Template, settings: _Settings) -> None:
+def _write(root: Path, template: Template, settings: _Settings, advance: Advance) -> None:
     """Write images, masks, manifest and settings into an empty folder."""
     parts = (
         ("train", "normal", settings.train),
@@ -282,6 +287,7 @@ def _write(root: Path, template: Template, settings: _Settings) -> None:
                 if lesion:
                     Image.fromarray(masks[number].astype(np.uint8) * 255).save(root / mask)
                 rows.append((path, int(lesion), kind, split, f"sub-{subject:04d}", mask))
+            advance(len(rows))
     with (root / "split.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "label", "class", "split", "patient", "mask"))

@@ -28,6 +28,7 @@ from scrd.metrics.ranks import (
 from scrd.scoring.calibration import Calibration
 from scrd.scoring.scorer import Scored, Scorer
 from scrd.scoring.verdicts import judge
+from scrd.system.progress import counting
 
 _MOST_STRATA = 6
 
@@ -201,13 +202,14 @@ def evaluate(
         raise failures[0]
     records, scored = (tuple(column) for column in zip(*pairs, strict=True))
     calibration = detector.calibration
-    metrics = evaluate_scores(
-        records,
-        np.array([s.score for s in scored]),
-        {name: np.array([s.statistics[name] for s in scored]) for name in scored[0].statistics},
-        threshold=calibration.threshold,
-        far=calibration.false_alarm_rate,
-    )
+    with counting("computing figures", None, progress):
+        metrics = evaluate_scores(
+            records,
+            np.array([s.score for s in scored]),
+            {name: np.array([s.statistics[name] for s in scored]) for name in scored[0].statistics},
+            threshold=calibration.threshold,
+            far=calibration.false_alarm_rate,
+        )
     metrics |= {
         "n_failed": len(failures),
         "n_doubted": sum(bool(s.doubts) for s in scored),
@@ -218,14 +220,16 @@ def evaluate(
         "scale_weights": np.mean([s.scale_weights for s in scored], axis=0).tolist(),
         **level_metrics(records, scored, calibration),
     }
-    marks = localise(
-        records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
-    )
+    with counting("comparing maps with lesions", None, progress):
+        marks = localise(
+            records, [s.source_size for s in scored], lambda i: detector.source_map(scored[i])
+        )
     if marks.figures:
         metrics["localisation"] = marks.figures
     failures += marks.failures
     if metrics["n_normal"] and metrics["n_abnormal"]:
-        metrics["confounds"] = _confounds(records)
+        with counting("comparing with plain numbers", None, progress):
+            metrics["confounds"] = _confounds(records)
     metrics["settings"] = {
         "data": manifest.root.name,
         "data_fingerprint": manifest.fingerprint,

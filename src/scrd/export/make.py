@@ -23,6 +23,7 @@ from scrd.export.graph import write_onnx
 from scrd.export.openvino import write_openvino
 from scrd.export.parity import LEAST_IMAGES, Parity, measure
 from scrd.export.runtime import ExportedScorer
+from scrd.system.progress import counting
 from scrd.system.version import __version__
 
 Format = Literal["onnx", "openvino"]
@@ -77,10 +78,11 @@ def export_model(
         traced = network.with_suffix(".onnx")
         channels = 3 if detector.preprocessing.intensity.channels == "rgb" else 1
         size = detector.preprocessing.image_size
-        write_onnx(detector.model, traced, channels=channels, image_size=size)
-        if format == "openvino":
-            write_openvino(traced, network, _normals(calibrating, detector) if int8 else ())
-            traced.unlink()
+        with counting("exporting", None, progress):
+            write_onnx(detector.model, traced, channels=channels, image_size=size)
+            if format == "openvino":
+                write_openvino(traced, network, _normals(calibrating, detector) if int8 else ())
+                traced.unlink()
         shutil.copyfile(Path(model) / CALIBRATION, folder / CALIBRATION)
         index = {
             "scrd_version": __version__,

@@ -7,7 +7,6 @@ rest of its batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from scrd.export.errors import ExportError, package
 from scrd.export.folder import Exported, read_exported
 from scrd.scoring.scorer import Inferred, Scorer
+from scrd.system.threads import thread_count
 
 Run = Callable[[NDArray[np.float32], NDArray[np.bool_]], dict[str, NDArray[Any]]]
 """From images (1, C, S, S) and content (1, S, S) to the outputs of the graph by name."""
@@ -40,7 +40,7 @@ class ExportedScorer(Scorer):
         self.calibration = exported.calibration
         self.contract = exported.contract
         self.fingerprint = exported.fingerprint
-        count = _cores() if threads is None else threads
+        count = thread_count() if threads is None else threads
         self._run = _ENGINES[exported.engine](exported.network, count)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="scrd-infer")
 
@@ -50,8 +50,8 @@ class ExportedScorer(Scorer):
 
         Args:
             folder: what `scrd export` wrote.
-            threads: images that are run at the same time; by default one for each core that this
-                process may use.
+            threads: images that are run at the same time; by default
+                :func:`scrd.system.threads.thread_count`.
 
         Raises:
             ExportError: missing, damaged, of an unknown format, or without its engine.
@@ -68,13 +68,6 @@ class ExportedScorer(Scorer):
             if name.startswith(_STATISTIC)
         }
         return Inferred(joined["maps"], statistics, joined["scale_weights"])
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _onnxruntime(network: Path, threads: int) -> Run:

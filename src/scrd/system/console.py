@@ -16,6 +16,8 @@ SKIPPED = 1
 failed."""
 REFUSED = 2
 """Exit code: the input or a setting cannot be used; nothing was written."""
+INTERRUPTED = 130
+"""Exit code: a training was interrupted and can go on."""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import platform
 import timm
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 
 from scrd.errors import ConfigError
 from scrd.system.version import __version__
@@ -33,7 +34,11 @@ def resolve_device(device: str) -> torch.device:
 
 
 def make_fabric(
-    precision: str = "auto", device: str = "auto", devices: int = 1, num_nodes: int = 1
+    precision: str = "auto",
+    device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    logger: Logger | None = None,
 ) -> Fabric:
     """Devices and precision of a run, through Lightning Fabric.
 
@@ -47,6 +52,7 @@ def make_fabric(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: how many of them on each node; of a CPU, processes.
         num_nodes: machines.
+        logger: of Fabric's kind; what is logged goes there.
 
     Raises:
         ConfigError: Fabric knows no such precision, or there are not so many devices.
@@ -66,6 +72,7 @@ def make_fabric(
             devices=devices,
             num_nodes=num_nodes,
             precision=precision,  # type: ignore[arg-type]
+            loggers=logger,
         )
     except (ValueError, RuntimeError) as e:
         raise ConfigError(

@@ -17,6 +17,7 @@ from scrd.scoring.calibration import (
     pool_normals,
     threshold_at,
 )
+from scrd.system.progress import counting
 
 _BATCH = 16
 
@@ -30,6 +31,7 @@ def calibrate(
     series: Sequence[str],
     studies: Sequence[str],
     config: Config,
+    progress: bool = False,
 ) -> Calibration:
     """Fix p-values and thresholds on held-out normals.
 
@@ -41,13 +43,14 @@ def calibrate(
         series: series of each; an image alone is one by itself.
         studies: study of each.
         config: ``pooling`` and ``false_alarm_rate`` are used.
+        progress: tell on standard error how far the work is.
     """
-    parts = [
-        infer(model, batch, inside).statistics
-        for batch, inside in zip(
-            torch.split(images, _BATCH), torch.split(content, _BATCH), strict=True
-        )
-    ]
+    parts = []
+    batches = zip(torch.split(images, _BATCH), torch.split(content, _BATCH), strict=True)
+    with counting("calibrating", len(images), progress) as advance:
+        for done, (batch, inside) in enumerate(batches, start=1):
+            parts.append(infer(model, batch, inside).statistics)
+            advance(min(done * _BATCH, len(images)))
     statistics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     scores = statistics[config.pooling].double().numpy()
     numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}

@@ -77,7 +77,7 @@ def load_checkpoint(
         changed = [k for k in ours if theirs.get(k) != ours[k]]
         raise TrainingError(
             f"{path}: cannot resume, {', '.join(changed)} changed since the interrupted training; "
-            "use the same settings and data, or start anew without --resume"
+            "use the same settings and data, or delete this file to start anew"
         )
     weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
     model.load_state_dict(weights, strict=False)

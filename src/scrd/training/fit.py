@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.logger import Logger
 
 from scrd.config import Config
 from scrd.data.contract import Contract
@@ -21,8 +23,9 @@ from scrd.model import SCRD, build_model
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import Calibration
 from scrd.system.devices import make_fabric, resolve_device, versions
-from scrd.system.progress import training_bar
+from scrd.system.progress import counting
 from scrd.training.calibrate import calibrate
+from scrd.training.journal import Draw, Journal
 from scrd.training.log import LogEntry
 from scrd.training.loop import train
 from scrd.training.normals import learn_normals
@@ -53,12 +56,14 @@ def fit(
     devices: int,
     num_nodes: int,
     progress: bool,
+    logger: Logger | None,
+    draw: Draw,
 ) -> Fitted:
     """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
     config = config or Config()
     started = time.perf_counter()
     resolve_device(device)
-    fabric = make_fabric(config.precision, device, devices, num_nodes)
+    fabric = make_fabric(config.precision, device, devices, num_nodes, logger)
     fabric.launch()
     progress = progress and fabric.is_global_zero
     if not isinstance(data, Prepared):
@@ -79,22 +84,14 @@ def fit(
     if not isinstance(data, Prepared):
         data = prepare(source, config, folder=folder, progress=progress)
     manifest, preprocessing = data.manifest, data.preprocessing
-    with training_bar(config.iterations, progress) as on_log:
-        log = train(
-            model,
-            torch.from_numpy(data.fitting.images),
-            config,
-            fabric=fabric,
-            checkpoint=checkpoint,
-            identity=_identity(config, preprocessing, manifest.fingerprint),
-            on_log=on_log,
-        )
+    log = _train(model, data, config, fabric, checkpoint, draw, progress)
     trained = time.perf_counter() - started
     learn_normals(
         model,
         torch.from_numpy(data.fitting.images),
         torch.from_numpy(content_masks(data.fitting.source_sizes, preprocessing)),
         config,
+        progress=progress,
     )
     calibration = calibrate(
         model,
@@ -104,6 +101,7 @@ def fit(
         series=data.series,
         studies=data.studies,
         config=config,
+        progress=progress,
     )
     provenance = {
         "data": manifest.root.name,
@@ -130,6 +128,59 @@ def fit(
         tuple(log),
         data.failures,
     )
+
+
+def _train(
+    model: SCRD,
+    data: Prepared,
+    config: Config,
+    fabric: Fabric,
+    checkpoint: Path | None,
+    draw: Draw,
+    progress: bool,
+) -> list[LogEntry]:
+    """Train, and tell everybody who listens: terminal or log file, work folder, logger."""
+    journal = None
+    if checkpoint is not None and fabric.is_global_zero:
+        journal = Journal(checkpoint.parent, draw)
+    for logger in fabric.loggers:
+        logger.log_hyperparams(config.to_dict())
+    with counting("training", config.iterations, progress, unit="iteration") as advance:
+
+        def on_start(log: list[LogEntry]) -> None:
+            if journal is not None:
+                journal.begin(log)
+
+        def on_log(entry: LogEntry) -> None:
+            advance(entry.iteration, str(entry))
+            fabric.log_dict(entry.figures(), entry.iteration)
+            if journal is not None:
+                journal.add(entry)
+
+        try:
+            log = train(
+                model,
+                torch.from_numpy(data.fitting.images),
+                config,
+                fabric=fabric,
+                checkpoint=checkpoint,
+                identity=_identity(config, data.preprocessing, data.manifest.fingerprint),
+                on_start=on_start,
+                on_step=advance,
+                on_log=on_log,
+            )
+        except BaseException:
+            _close(fabric, journal, "failed")
+            raise
+    _close(fabric, journal, "success")
+    return log
+
+
+def _close(fabric: Fabric, journal: Journal | None, status: str) -> None:
+    if journal is not None:
+        journal.draw()
+    for logger in fabric.loggers:
+        logger.finalize(status)
 
 
 def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:

@@ -94,8 +94,9 @@ def prepare(
     silent = too_few(len({r.group or r.name for r in calibrating}), config.false_alarm_rate)
     if silent and progress:  # said before the work, which may take hours
         err.print(f"[bold yellow]warning:[/] {silent}", soft_wrap=True, highlight=False)
-    contract = _learn_contract(fitting)
-    preprocessing = _fix_preprocessing(fitting, config, contract)
+    with counting("learning sizes and intensities", None, progress):
+        contract = _learn_contract(fitting)
+        preprocessing = _fix_preprocessing(fitting, config, contract)
     stacks = []
     for label, part in (
         ("reading training images", fitting),
