@@ -9,14 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from scrd.bench.commands import app as bench
-from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_skipped
+from scrd.commands.common import BatchSize, Data, Device, Model, Out, report_skipped, try_results
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.datasets.commands import app as dataset
-from scrd.system.console import REFUSED, SKIPPED, err, out, refusing
+from scrd.system.console import (
+    SKIPPED,
+    Commands,
+    flush_streams,
+    out,
+    refusing,
+    steady_streams,
+)
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -29,28 +37,14 @@ app.command()(watch)
 app.add_typer(bench, name="bench")
 app.add_typer(dataset, name="dataset")
 
-# a package that is not there → the extra that brings it
-_EXTRAS = {
-    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors", "scipy"), "train"),
-    "jinja2": "train",
-    **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
-    "onnxruntime": "runtime",
-    "openvino": "runtime",
-    "nilearn": "demo",
-    "ray": "ray",
-}
-
 
 def run() -> None:
-    """The command `scrd`; names the extra where a package is missing."""
+    """The command `scrd`, on whatever streams it is given."""
+    steady_streams()
     try:
         app()
-    except ModuleNotFoundError as e:
-        extra = _EXTRAS.get((e.name or "").split(".")[0])
-        if extra is None:
-            raise
-        err.print(f"error: this needs {e.name}: pip install 'scrd[{extra}]'", markup=False)
-        raise SystemExit(REFUSED) from None
+    finally:
+        flush_streams()
 
 
 def _version(wanted: bool) -> None:
@@ -83,13 +77,14 @@ def check(
     from scrd.audit.check import check_dataset
     from scrd.audit.findings import print_report
     from scrd.data.manifest import read_manifest
-    from scrd.system.files import write_atomically
+    from scrd.system.files import try_folder, write_atomically
 
-    with refusing():
-        report = check_dataset(read_manifest(data))
-    print_report(report, out)
     path = (out_folder or Path()) / "check.json"
+    with refusing():
+        try_folder(path.parent)
+        report = check_dataset(read_manifest(data))
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    print_report(report, out)
     out.print(f"everything is in {path}")
     if report.has_leak or report.unreadable:
         raise typer.Exit(SKIPPED)
@@ -109,7 +104,10 @@ def export(
     from scrd.export.make import export_model
 
     kind: Any = format
+    from scrd.system.files import try_folder
+
     with refusing():
+        try_folder(out_folder.absolute().parent)
         parity = export_model(model, out_folder, images, format=kind, int8=int8, progress=True)
     out.print(f"{out_folder}: agrees on {parity.images} images, see card.md")
 
@@ -127,12 +125,13 @@ def evaluate(
     from scrd.report.run import write_evaluation
 
     with refusing():
+        try_results(out_folder, [data])
         detector = Detector.load(model, device=device)
         evaluation = detector.evaluate(data, batch_size=batch_size, progress=True)
-    write_evaluation(out_folder, detector, evaluation)
+    run = write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
-    report_skipped(evaluation.failures)
+    report_skipped(evaluation.failures, run.unwritten)
 
 
 def _print_metrics(metrics: Any) -> None:
@@ -141,8 +140,7 @@ def _print_metrics(metrics: Any) -> None:
         out.print(
             f"AUROC {metrics['auroc']:.3f} (95 % {low:.3f} to {high:.3f}), pooling "
             f"{metrics['pooling']}; "
-            + ", ".join(f"{k} {v:.3f}" for k, v in metrics["auroc_by_pooling"].items()),
-            highlight=False,
+            + ", ".join(f"{k} {v:.3f}" for k, v in metrics["auroc_by_pooling"].items())
         )
     for key in ("false_alarm_rate", "sensitivity"):
         if key in metrics:
@@ -162,7 +160,7 @@ def demo(
     from scrd.config import Config
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
-    from scrd.report.outputs import write_overlay
+    from scrd.report.pictures import write_overlay
     from scrd.report.run import write_evaluation
 
     note = (
@@ -171,16 +169,17 @@ def demo(
     )
     started = time.perf_counter()
     with refusing():
+        try_results(out_folder, [])
         data = make_mni152(out_folder / "data", seed=seed)
         # these lesions are small spots, and known to be: see docs/method.md on poolings
         config = Config(image_size=128, iterations=1500, seed=seed, pooling="top")
         detector = Detector.fit(data, config, progress=True)
     detector.save(out_folder / "model", replace=True)
     evaluation = detector.evaluate(data, progress=True)
-    write_evaluation(out_folder, detector, evaluation, notes=[note])
+    run = write_evaluation(out_folder, detector, evaluation, notes=[note])
     for scored in evaluation.scored:
         name = scored.path.stem
-        write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
+        write_overlay(detector, scored, run.claim(out_folder / "overlays" / f"{name}.jpg"), name)
     _print_metrics(evaluation.metrics)
     out.print(note)
     out.print(f"{time.perf_counter() - started:.0f} s; open {out_folder / 'report.html'}")

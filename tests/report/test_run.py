@@ -18,7 +18,9 @@ from scrd.data.source import Source
 from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate
-from scrd.report.outputs import draw, output_names, write_overlay, write_raw_map, write_scores
+from scrd.report.names import output_names
+from scrd.report.outputs import write_scores
+from scrd.report.pictures import draw, write_overlay, write_raw_map
 from scrd.report.run import write_evaluation
 from scrd.scoring.scorer import Scored
 

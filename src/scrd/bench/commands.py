@@ -52,7 +52,7 @@ def run(
         problems = run_missing(wanted, data, results, device=device, say=_say)
     out.print(f"{len(wanted) - len(problems)} of {len(wanted)} runs are in {results}")
     if problems:
-        err.print(f"[bold yellow]{len(problems)} run(s) failed:[/]")
+        err.print(f"[bold yellow]{len(problems)} run(s) failed:[/]", markup=True)
         for problem in problems:
             err.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(SKIPPED)

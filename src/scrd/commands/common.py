@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,13 +21,30 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images a batch.")]
 
 
-def report_skipped(failures: Sequence[ImageError]) -> None:
-    """Name every file that was skipped and end with a code that says so."""
+def report_skipped(failures: Sequence[ImageError], unwritten: Sequence[str] = ()) -> None:
+    """Name every file that was skipped or not written, and end with a code that says so."""
+    for reason in unwritten:
+        err.print("[bold yellow]not written:[/]", end=" ", markup=True)
+        err.print(reason)
     if failures:
-        err.print(f"[bold yellow]{len(failures)} image(s) skipped:[/]")
+        err.print(f"[bold yellow]{len(failures)} image(s) skipped:[/]", markup=True)
         for failure in failures:
-            err.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"  {failure}")
+    if failures or unwritten:
         raise typer.Exit(SKIPPED)
+
+
+def try_results(folder: Path, inputs: Iterable[Path | str]) -> None:
+    """See before the work whether results can go to a folder.
+
+    Raises:
+        PlaceError: it cannot be written to, lies among the input, or holds results of other runs.
+    """
+    from scrd.system.files import try_folder
+    from scrd.system.results import ResultFolder
+
+    try_folder(folder, outside=[Path(place) for place in inputs if "://" not in str(place)])
+    ResultFolder(folder)
 
 
 def load_scorer(model: Path, device: str) -> Scorer:

@@ -17,8 +17,9 @@ from scrd.commands.common import (
     load_scorer,
     parse_kinds,
     report_skipped,
+    try_results,
 )
-from scrd.system.console import err, out, refusing
+from scrd.system.console import out, refusing
 
 
 def score(
@@ -54,7 +55,8 @@ def score(
 
     from scrd.cluster.bucket import is_uri, list_places
     from scrd.errors import ConfigError
-    from scrd.report.outputs import Outputs, score_all
+    from scrd.report.outputs import score_all
+    from scrd.report.pictures import Outputs
 
     with refusing():
         outputs = Outputs(overlays, raw_maps, parse_kinds(dicom_out))
@@ -62,6 +64,7 @@ def score(
             raise ConfigError(f"the engine is local or ray, not {engine!r}")
         if ray_address is not None and engine != "ray":
             raise ConfigError("--ray-address needs --engine ray")
+        try_results(out_folder, paths)
         with _fetched(paths, study) as (places, archive):
             if engine == "local" and any(is_uri(place) for place in places):
                 raise ConfigError("an address such as s3://BUCKET needs --engine ray")
@@ -103,9 +106,7 @@ def score(
         out.print(f"{listing.left_out} DICOM files hold no image and were left out")
     if summary.doubted:
         out.print(f"{summary.doubted} images are doubtful, see {out_folder / 'warnings.csv'}")
-    for reason in summary.unwritten:
-        err.print(f"[bold yellow]not written:[/] {reason}", soft_wrap=True)
-    report_skipped(summary.failures)
+    report_skipped(summary.failures, summary.unwritten)
 
 
 @contextmanager

@@ -72,12 +72,13 @@ def isic2018(source: Source, out_folder: Out, seed: Seed = 0, overwrite: Overwri
 
 def _show(prepared: Prepared) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("split", "class", "label", "images", "wanted", "groups")
     for part in prepared.parts:
         classes = ", ".join(f"{kind} {count:,}" for kind, count in part.classes.items())
         numbers = (f"{number:,}" for number in (part.images, part.wanted, part.groups))
-        table.add_row(part.split, classes, str(part.label), *numbers)
+        table.add_row(part.split, Text(classes), str(part.label), *numbers)
     out.print(table)
     for note in prepared.notes:
         out.print(note, markup=False, highlight=False, soft_wrap=True)

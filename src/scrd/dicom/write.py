@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from scrd.dicom.sources import SourceSeries, Unwritable, read_sources, silence
 from scrd.dicom.sr import report
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError
+from scrd.system.files import atomic
 
 if TYPE_CHECKING:
     from scrd.scoring.scorer import Scorer
@@ -175,9 +175,5 @@ def _reason(error: Exception) -> str:
 
 
 def _save(made: Dataset, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic(path) as temporary:
         made.save_as(temporary, enforce_file_format=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

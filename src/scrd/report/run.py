@@ -19,8 +19,10 @@ from scrd.report.figures import (
     training_curve,
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
-from scrd.report.outputs import draw, write_scores
+from scrd.report.outputs import write_scores
+from scrd.report.pictures import draw, why
 from scrd.system.files import write_atomically
+from scrd.system.results import ResultFolder
 
 _GALLERY_CASES = 6
 _GALLERY_SIDE = 1000
@@ -28,9 +30,18 @@ _GALLERY_SIDE = 1000
 
 def write_evaluation(
     folder: Path, detector: Detector, evaluation: Evaluation, *, notes: Sequence[str] = ()
-) -> None:
-    """Write ``metrics.json``, ``scores.csv``, figures and ``report.html`` of an evaluation."""
-    folder.mkdir(parents=True, exist_ok=True)
+) -> ResultFolder:
+    """Write ``metrics.json``, ``scores.csv``, figures and ``report.html`` of an evaluation.
+
+    Returns:
+        The folder, which knows what could not be drawn.
+
+    Raises:
+        PlaceError: the folder holds results that no list names.
+        OSError: the folder takes no more; what was written before is kept.
+    """
+    run = ResultFolder(folder)
+    run.start()
     metrics = evaluation.metrics
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
@@ -60,10 +71,11 @@ def write_evaluation(
         ),
         metrics=metrics,
         figures=list(figures.values()),
-        galleries=_galleries(detector, evaluation),
+        galleries=_galleries(detector, evaluation, run.unwritten),
         notes=[*notes, *_warnings(evaluation)],
         settings=metrics["settings"],
     )
+    return run
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
@@ -86,7 +98,7 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     return notes
 
 
-def _galleries(detector: Detector, evaluation: Evaluation) -> list[Gallery]:
+def _galleries(detector: Detector, evaluation: Evaluation, unwritten: list[str]) -> list[Gallery]:
     """The cases that teach most: found, missed, falsely flagged, and quiet normals."""
     ranked = sorted(
         zip(evaluation.records, evaluation.scored, strict=True), key=lambda pair: pair[1].score
@@ -103,7 +115,11 @@ def _galleries(detector: Detector, evaluation: Evaluation) -> list[Gallery]:
     for title, explanation, pairs in chosen:
         cases = []
         for record, scored in pairs[:_GALLERY_CASES]:
-            picture = draw(detector, scored, record.name)
+            try:
+                picture = draw(detector, scored, record.name)
+            except Exception as e:  # one picture never costs the report
+                unwritten.append(f"picture of {record.name} in the report: {why(e)}")
+                continue
             picture.thumbnail((_GALLERY_SIDE, _GALLERY_SIDE))
             file = io.BytesIO()
             picture.save(file, "JPEG", quality=85)
