@@ -176,6 +176,7 @@ def test_an_interrupted_overlay_leaves_the_older_one(detector, evaluation, tmp_p
 def test_an_evaluation_is_written_whole(detector, evaluation, tmp_path):
     write_evaluation(tmp_path, detector, evaluation, notes=["Mind <the> gap."])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".scrd-files",
         "errors.csv",
         "histogram.svg",
         "metrics.json",

@@ -35,7 +35,7 @@ class Table:
             header: the names of the columns.
             keep_empty: write the header also where there are no rows.
             room: bytes to set aside on the disk at once, so that what is written beside the table
-                cannot take its place. Only with ``keep_empty``.
+                cannot take its place.
 
         Raises:
             OSError: the place cannot be written to, or has no such room.
@@ -46,7 +46,8 @@ class Table:
         self._temporary = temporary_beside(path)
         self._partial = path.with_name(f"{path.stem}.partial.csv")
         self._stream: TextIO | None = None
-        if keep_empty:
+        self._keep_empty = keep_empty
+        if keep_empty or room:
             self._open(room)
 
     def add(self, *cells: object) -> None:
@@ -88,7 +89,7 @@ class Table:
                 if self.count:
                     os.replace(self._temporary, self._partial)
                 return
-            if self._stream is not None:
+            if self.count or self._keep_empty:
                 os.replace(self._temporary, self.path)
             else:
                 self.path.unlink(missing_ok=True)
