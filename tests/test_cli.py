@@ -250,7 +250,7 @@ def test_score_writes_rows_maps_and_errors(model, inbox, tmp_path):
     assert all(np.load(m).dtype == np.float32 for m in maps)
     for overlay in (out / "overlays").rglob("*.jpg"):
         assert Image.open(overlay).format == "JPEG"
-    assert not [p for p in out.rglob(".*")]  # no temporary file is left
+    assert not [p for p in out.rglob(".*") if p.name != ".scrd-files"]  # no temporary file is left
 
 
 def test_scoring_again_forgets_the_older_errors(model, inbox, tmp_path):
@@ -331,24 +331,14 @@ def test_strange_file_names_are_told_as_they_are(model, tmp_path, name):
     assert f"{os.sep}{name}: the file is empty" in result.stderr
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
-    from scrd import cli
-
-    def lacking():
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, tmp_path):
+    def lacking(*_args, **_options):
         raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
 
-    monkeypatch.setattr(cli, "app", lacking)
-    with pytest.raises(SystemExit) as end:
-        cli.run()
-    assert end.value.code == 2
-    assert "pip install 'scrd[train]'" in capsys.readouterr().err
-
-    def broken():
-        raise ModuleNotFoundError("No module named 'scrd.nonsense'", name="scrd.nonsense")
-
-    monkeypatch.setattr(cli, "app", broken)
-    with pytest.raises(ModuleNotFoundError, match="nonsense"):
-        cli.run()
+    monkeypatch.setattr("scrd.data.manifest.read_manifest", lacking)
+    result = CliRunner().invoke(app, ["check", str(tmp_path), "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "pip install 'scrd[train]'" in result.stderr
 
 
 def test_the_log_and_its_picture_are_there_while_training_runs(tree, tmp_path, monkeypatch):
@@ -469,3 +459,23 @@ def test_the_demonstration_tells_its_steps_and_goes_on_where_it_stopped(
     assert any(line.startswith("training: 6 iterations in ") for line in lines)
     assert not (tmp_path / "model.partial").exists()
     assert (tmp_path / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "/full"), 2, "/full: No space left on device"),
+        (ZeroDivisionError("of Jane Doe"), 3, "a fault of the software"),
+        (ModuleNotFoundError("no", name="scrd.nonsense"), 3, "ModuleNotFoundError"),
+    ],
+)
+def test_whatever_stops_a_command_has_its_code(monkeypatch, tmp_path, error, code, told):
+    def fail(*_args, **_options):
+        raise error
+
+    monkeypatch.setattr("scrd.data.manifest.read_manifest", fail)
+    result = CliRunner().invoke(app, ["check", str(tmp_path), "--out", str(tmp_path)])
+    assert result.exit_code == code
+    assert told in result.stderr
+    assert "Jane" not in result.stderr and "Traceback" not in result.stderr

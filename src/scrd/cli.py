@@ -20,15 +20,25 @@ from scrd.commands.common import (
     report_silence,
     report_skipped,
     saying_how_to_go_on,
+    try_results,
 )
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.datasets.commands import app as dataset
-from scrd.system.console import REFUSED, SKIPPED, err, out, refusing
+from scrd.system.console import (
+    SKIPPED,
+    Commands,
+    err,
+    flush_streams,
+    out,
+    refusing,
+    steady_streams,
+)
 from scrd.system.threads import wait_politely
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -41,29 +51,15 @@ app.command()(watch)
 app.add_typer(bench, name="bench")
 app.add_typer(dataset, name="dataset")
 
-# a package that is not there → the extra that brings it
-_EXTRAS = {
-    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors", "scipy"), "train"),
-    "jinja2": "train",
-    **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
-    "onnxruntime": "runtime",
-    "openvino": "runtime",
-    "nilearn": "demo",
-    "ray": "ray",
-}
-
 
 def run() -> None:
-    """The command `scrd`; names the extra where a package is missing."""
+    """The command `scrd`, on whatever streams it is given."""
+    steady_streams()
     wait_politely()
     try:
         app()
-    except ModuleNotFoundError as e:
-        extra = _EXTRAS.get((e.name or "").split(".")[0])
-        if extra is None:
-            raise
-        err.print(f"error: this needs {e.name}: pip install 'scrd[{extra}]'", markup=False)
-        raise SystemExit(REFUSED) from None
+    finally:
+        flush_streams()
 
 
 def _version(wanted: bool) -> None:
@@ -97,15 +93,16 @@ def check(
     from scrd.audit.check import check_dataset
     from scrd.audit.findings import print_report
     from scrd.data.manifest import read_manifest
-    from scrd.system.files import write_atomically
+    from scrd.system.files import try_folder, write_atomically
 
+    path = (out_folder or Path()) / "check.json"
     with refusing():
+        try_folder(path.parent)
         manifest = read_manifest(data)
         print_counts(manifest)
         report = check_dataset(manifest, progress=True)
-    print_report(report, out)
-    path = (out_folder or Path()) / "check.json"
     write_atomically(path, json.dumps(report.to_dict(), indent=1, allow_nan=False))
+    print_report(report, out)
     out.print(f"everything is in {path}")
     if report.has_leak or report.unreadable or not all(mark.used for mark in report.marks):
         raise typer.Exit(SKIPPED)
@@ -126,7 +123,10 @@ def export(
     from scrd.export.make import export_model
 
     kind: Any = format
+    from scrd.system.files import try_folder
+
     with refusing():
+        try_folder(out_folder.absolute().parent)
         parity = export_model(model, out_folder, images, format=kind, int8=int8, progress=True)
     out.print(f"{out_folder}: agrees on {parity.images} images, see card.md")
 
@@ -147,23 +147,24 @@ def evaluate(
     from scrd.system.progress import counting
 
     with refusing():
+        try_results(out_folder, [data])
         detector = Detector.load(model, device=device)
         manifest = read_manifest(data)
         print_counts(manifest)
         evaluation = detector.evaluate(manifest, batch_size=batch_size, progress=True)
     with counting("drawing the report", None, True):
-        write_evaluation(out_folder, detector, evaluation)
+        run = write_evaluation(out_folder, detector, evaluation)
     _print_metrics(evaluation.metrics)
     out.print(f"report: {out_folder / 'report.html'}")
     for doubt in evaluation.doubts:
-        err.print(f"doubtful: {doubt}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"doubtful: {doubt}")
     if evaluation.metrics["n_doubted"]:
         out.print(
             f"{evaluation.metrics['n_doubted']} images are doubtful, see "
             f"{out_folder / 'warnings.csv'}"
         )
     report_silence(detector.calibration)
-    report_skipped(evaluation.failures)
+    report_skipped(evaluation.failures, run.unwritten)
 
 
 def _print_metrics(metrics: Any) -> None:
@@ -172,8 +173,7 @@ def _print_metrics(metrics: Any) -> None:
         out.print(
             f"AUROC {metrics['auroc']:.3f} (95 % {low:.3f} to {high:.3f}), pooling "
             f"{metrics['pooling']}; "
-            + ", ".join(f"{k} {v:.3f}" for k, v in metrics["auroc_by_pooling"].items()),
-            highlight=False,
+            + ", ".join(f"{k} {v:.3f}" for k, v in metrics["auroc_by_pooling"].items())
         )
     for key in ("false_alarm_rate", "sensitivity"):
         if key in metrics:
@@ -195,7 +195,7 @@ def demo(
     from scrd.config import Config
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
-    from scrd.report.outputs import write_overlay
+    from scrd.report.pictures import write_overlay
     from scrd.report.run import write_evaluation
     from scrd.system.progress import counting, duration, say
 
@@ -214,6 +214,7 @@ def demo(
     # these lesions are small spots, and known to be: see docs/method.md on poolings
     config = Config(image_size=128, iterations=1500, seed=seed, pooling="top")
     with refusing(), saying_how_to_go_on("the same command goes on"):
+        try_results(out_folder, [])
         announce(f"a data set is drawn, {out_folder / 'data'}")
         data = make_mni152(out_folder / "data", seed=seed, progress=True)
         announce(f"a detector is trained on its normal images; log and picture are in {work}")
@@ -223,14 +224,15 @@ def demo(
         evaluation = detector.evaluate(data, progress=True)
         announce("report and heat maps are drawn")
         with counting("drawing the report", None, True):
-            write_evaluation(out_folder, detector, evaluation, notes=[note])
+            run = write_evaluation(out_folder, detector, evaluation, notes=[note])
         with counting("drawing heat maps", len(evaluation.scored), True) as advance:
             for done, scored in enumerate(evaluation.scored, start=1):
                 name = scored.path.stem
-                write_overlay(detector, scored, out_folder / "overlays" / f"{name}.jpg", name)
+                picture = run.claim(out_folder / "overlays" / f"{name}.jpg")
+                write_overlay(detector, scored, picture, name)
                 advance(done)
         shutil.rmtree(work)
     _print_metrics(evaluation.metrics)
     out.print(note)
     took = duration(time.perf_counter() - started)
-    out.print(f"{took}; open {out_folder / 'report.html'}", markup=False, soft_wrap=True)
+    out.print(f"{took}; open {out_folder / 'report.html'}")

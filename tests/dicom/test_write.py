@@ -257,7 +257,7 @@ def test_a_write_that_fails_leaves_nothing_and_is_raised(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("scrd.dicom.write.os.replace", full)
+    monkeypatch.setattr("scrd.system.files.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         write_objects(tmp_path / "out", found, detector, ["sr"])
     assert not list((tmp_path / "out").iterdir())

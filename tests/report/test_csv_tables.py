@@ -35,6 +35,16 @@ def test_an_interruption_leaves_the_older_table(tmp_path):
         table.add(1)
         raise KeyboardInterrupt
     assert path.read_text() == "older"
+    assert (tmp_path / "a.partial.csv").read_text() == "x\n1\n"
+    assert files(tmp_path) == ["a.csv", "a.partial.csv"]
+
+
+def test_room_set_aside_leaves_no_trace(tmp_path):
+    with Table(tmp_path / "a.csv", ("x",), room=10_000) as table:
+        table.add("\udce4")
+    with Table(tmp_path / "b.csv", ("x",), room=10_000):
+        pass
+    assert (tmp_path / "a.csv").read_bytes() == b"x\n\xe4\n"
     assert files(tmp_path) == ["a.csv"]
 
 

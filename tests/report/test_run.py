@@ -18,7 +18,9 @@ from scrd.data.source import Source
 from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate
-from scrd.report.outputs import draw, output_names, write_overlay, write_raw_map, write_scores
+from scrd.report.names import output_names
+from scrd.report.outputs import write_scores
+from scrd.report.pictures import draw, write_overlay, write_raw_map
 from scrd.report.run import write_evaluation
 from scrd.scoring.scorer import Scored
 
@@ -186,6 +188,7 @@ def test_an_interrupted_overlay_leaves_the_older_one(detector, evaluation, tmp_p
 def test_an_evaluation_is_written_whole(detector, evaluation, tmp_path):
     write_evaluation(tmp_path, detector, evaluation, notes=["Mind <the> gap."])
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".scrd-files",
         "errors.csv",
         "histogram.svg",
         "metrics.json",

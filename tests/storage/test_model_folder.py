@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_failure_in_the_middle_keeps_the_older_model(folder, monkeypatch, step
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        target, name = (storage.os, "replace") if step == "os.replace" else (storage, step)
+        target, name = (os, "replace") if step == "os.replace" else (storage, step)
         patch.setattr(target, name, fail)
         with pytest.raises(OSError, match="no space"):
             write(folder, 2.0, replace=True)
@@ -193,7 +194,7 @@ def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "replace", fail)
+        patch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="power cut"):
             write_atomically(path, "two")
     assert path.read_text() == "one"

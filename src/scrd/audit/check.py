@@ -250,7 +250,7 @@ def _read(record: Record) -> _Image | Unreadable:
         return Unreadable(record.name, reason, missing=not record.path.exists())
     header = f"{pixels.dtype} {pixels.shape}".encode()
     if pixels.min() == pixels.max():  # an empty slice is no copy of another one
-        header += record.name.encode()
+        header += record.name.encode(errors="surrogateescape")
     return _Image(
         file_digest=hashlib.sha256(content + str(record.frame).encode()).digest(),
         pixel_digest=hashlib.sha256(header + pixels.tobytes()).digest(),

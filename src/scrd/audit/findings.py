@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from scrd.audit.check import CheckReport, Family
 
@@ -21,13 +21,13 @@ def print_report(report: CheckReport, console: Console) -> None:
             return
         table = Table(*columns, title=title, title_justify="left")
         for row in rows[:_SHOWN]:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(Text(cell) for cell in row))
         console.print(table)
         if len(rows) > _SHOWN:
             console.print(f"and {len(rows) - _SHOWN} more, all in check.json")
 
     readable = report.images - len(report.unreadable)
-    console.print(f"{escape(report.root)}: {report.images} images, {readable} readable")
+    console.print(f"{report.root}: {report.images} images, {readable} readable", markup=False)
     show(
         "Unreadable files",
         ("file", "reason"),
@@ -77,7 +77,8 @@ def print_report(report: CheckReport, console: Console) -> None:
         ],
     )
     for note in report.notes:
-        console.print(f"- {escape(note)}", style="bold red" if note.startswith("LEAK") else None)
+        style = "bold red" if note.startswith("LEAK") else None
+        console.print(f"- {note}", style=style, markup=False)
 
 
 def _row(family: Family) -> tuple[str, str, str, str]:

@@ -16,7 +16,7 @@ app = typer.Typer(
 
 
 def _say(line: str) -> None:
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(line)
 
 
 @app.command()
@@ -54,9 +54,9 @@ def run(
         problems = run_missing(wanted, data, results, device=device, say=_say, progress=True)
     out.print(f"{len(wanted) - len(problems)} of {len(wanted)} runs are in {results}")
     if problems:
-        err.print(f"[bold yellow]{len(problems)} run(s) failed:[/]")
+        err.print(f"[bold yellow]{len(problems)} run(s) failed:[/]", markup=True)
         for problem in problems:
-            err.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"  {problem}")
         raise typer.Exit(SKIPPED)
 
 
@@ -97,5 +97,5 @@ def report(
         chosen = [read_suite(name) for name in suites or bundled_suites()]
         damaged = write_page(results, chosen, out_folder)
     for problem in damaged:
-        err.print(problem, markup=False, highlight=False, soft_wrap=True)
+        err.print(problem)
     out.print(f"page: {out_folder / 'results.md'}")

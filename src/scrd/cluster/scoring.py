@@ -17,7 +17,9 @@ from typing import Any
 from scrd.cluster.worker import Ledger, Task, Worker
 from scrd.data.source import Source
 from scrd.errors import ConfigError, ImageError, ScrdError
-from scrd.report.outputs import Outputs, Result, output_names
+from scrd.report.names import output_names
+from scrd.report.outputs import Result
+from scrd.report.pictures import Outputs
 from scrd.scoring.scorer import Scored, Scorer
 from scrd.system.progress import counting
 

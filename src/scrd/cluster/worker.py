@@ -18,7 +18,8 @@ import numpy as np
 from scrd.cluster.bucket import fetched
 from scrd.data.source import Series, Source
 from scrd.errors import ImageError
-from scrd.report.outputs import Outputs, Result, write_pictures
+from scrd.report.outputs import Result
+from scrd.report.pictures import Outputs, why, write_pictures
 from scrd.scoring.scorer import Scorer
 
 DEATHS = 3
@@ -170,7 +171,11 @@ class Worker:
         if isinstance(result, ImageError):
             return result
         if name is not None:
-            write_pictures(self._scorer, result, self._folder, name, self._outputs)
+            try:
+                write_pictures(self._scorer, result, self._folder, name, self._outputs)
+            except Exception as error:  # one picture never stops the others
+                doubt = f"its heat map or map was not written: {why(error)}"
+                result = replace(result, doubts=(*result.doubts, doubt))
         source = result.source
         kept = source.series is not None and (self._outputs.raw_maps or self._outputs.kinds)
         return replace(

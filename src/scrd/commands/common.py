@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,24 +33,27 @@ Threads = Annotated[
 def print_counts(manifest: Manifest) -> None:
     """Say how a data set was understood, before anything is done with it."""
     text = f"{manifest.root}: {manifest.counts}"
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+    out.print(text)
 
 
-def report_skipped(failures: Sequence[ImageError]) -> None:
-    """Name every file that was skipped and end with a code that says so."""
+def report_skipped(failures: Sequence[ImageError], unwritten: Sequence[str] = ()) -> None:
+    """Name every file that was skipped or not written, and end with a code that says so."""
+    for reason in unwritten:
+        err.print("[bold yellow]not written:[/]", end=" ", markup=True)
+        err.print(reason)
     if failures:
-        err.print(f"[bold yellow]{len(failures)} image(s) skipped:[/]")
+        err.print(f"[bold yellow]{len(failures)} image(s) skipped:[/]", markup=True)
         for failure in failures:
-            err.print(f"  {failure}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"  {failure}")
+    if failures or unwritten:
         raise typer.Exit(SKIPPED)
 
 
 def report_silence(calibration: Calibration) -> None:
     """Say so where a model can flag nothing."""
     if calibration.silence:
-        err.print(
-            f"[bold yellow]warning:[/] {calibration.silence}", highlight=False, soft_wrap=True
-        )
+        err.print("[bold yellow]warning:[/]", end=" ", markup=True)
+        err.print(calibration.silence)
 
 
 @contextmanager
@@ -62,8 +65,21 @@ def saying_how_to_go_on(how: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt as e:
         at = f" at iteration {e.done} of {e.total}" if isinstance(e, TrainingInterrupted) else ""
-        err.print(f"interrupted{at}; {how}", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"interrupted{at}; {how}")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def try_results(folder: Path, inputs: Iterable[Path | str]) -> None:
+    """See before the work whether results can go to a folder.
+
+    Raises:
+        PlaceError: it cannot be written to, lies among the input, or holds results of other runs.
+    """
+    from scrd.system.files import try_folder
+    from scrd.system.results import ResultFolder
+
+    try_folder(folder, outside=[Path(place) for place in inputs if "://" not in str(place)])
+    ResultFolder(folder)
 
 
 def load_scorer(model: Path, device: str) -> Scorer:

@@ -19,8 +19,9 @@ from scrd.commands.common import (
     parse_kinds,
     report_silence,
     report_skipped,
+    try_results,
 )
-from scrd.system.console import err, out, refusing
+from scrd.system.console import out, refusing
 
 
 def score(
@@ -58,7 +59,8 @@ def score(
     from scrd.cluster.bucket import is_uri, list_places
     from scrd.data.finding import in_words
     from scrd.errors import ConfigError
-    from scrd.report.outputs import Outputs, score_all
+    from scrd.report.outputs import score_all
+    from scrd.report.pictures import Outputs
     from scrd.system.progress import counting
 
     with refusing():
@@ -67,6 +69,7 @@ def score(
             raise ConfigError(f"the engine is local or ray, not {engine!r}")
         if ray_address is not None and engine != "ray":
             raise ConfigError("--ray-address needs --engine ray")
+        try_results(out_folder, paths)
         with _fetched(paths, study) as (places, archive):
             if engine == "local" and any(is_uri(place) for place in places):
                 raise ConfigError("an address such as s3://BUCKET needs --engine ray")
@@ -108,7 +111,7 @@ def score(
     if listing.left_out:
         out.print(f"{listing.left_out} DICOM files hold no image and were left out")
     if passed_over := in_words(listing.others):
-        out.print(passed_over, markup=False, highlight=False, soft_wrap=True)
+        out.print(passed_over)
     if listing.copies:
         out.print(
             f"{len(listing.copies)} files are copies and were used once, "
@@ -117,9 +120,7 @@ def score(
     if summary.doubted:
         out.print(f"{summary.doubted} images are doubtful, see {out_folder / 'warnings.csv'}")
     report_silence(scorer.calibration)
-    for reason in summary.unwritten:
-        err.print(f"[bold yellow]not written:[/] {reason}", soft_wrap=True)
-    report_skipped(summary.failures)
+    report_skipped(summary.failures, summary.unwritten)
 
 
 @contextmanager

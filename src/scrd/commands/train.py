@@ -80,6 +80,7 @@ def train(
     from scrd.storage.model_folder import refuse_if_taken
     from scrd.synthesis.settings import NoiseSettings
     from scrd.system.devices import is_main_process
+    from scrd.system.files import try_folder
     from scrd.training.loggers import make_logger
 
     out_folder = out_folder.absolute()  # "." has no name
@@ -113,6 +114,8 @@ def train(
         main_process = is_main_process()
         if main_process:
             refuse_if_taken(out_folder, overwrite)
+        if main_process:
+            try_folder(out_folder.parent)
         if main_process and work.exists() and not (resume or overwrite):
             raise ConfigError(
                 f"{work}: an interrupted training is here; --resume goes on with it, "

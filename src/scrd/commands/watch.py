@@ -60,7 +60,8 @@ def watch(
     from scrd.archive.watch import watch as watch_archive
     from scrd.data.series import list_sources
     from scrd.errors import ConfigError, ScrdError
-    from scrd.report.outputs import Outputs, score_all
+    from scrd.report.outputs import score_all
+    from scrd.report.pictures import Outputs
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     log = logging.getLogger("scrd.watch")
@@ -72,6 +73,10 @@ def watch(
         summary = score_all(
             detector, listing, results, Outputs(overlays=False, kinds=kinds), batch_size=batch_size
         )
+        for reason in summary.unwritten:
+            log.warning("not written: %s", reason)
+        if summary.disk_error is not None:  # the study stays in the queue
+            raise summary.disk_error
         if summary.images == len(summary.failures):
             why = summary.failures[0].reason if summary.failures else "it holds none"
             raise ScrdError(f"none of {summary.images} images could be scored: {why}")

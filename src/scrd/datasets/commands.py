@@ -72,17 +72,18 @@ def isic2018(source: Source, out_folder: Out, seed: Seed = 0, overwrite: Overwri
 
 def _show(prepared: Prepared) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("split", "class", "label", "images", "wanted", "groups")
     for part in prepared.parts:
         classes = ", ".join(f"{kind} {count:,}" for kind, count in part.classes.items())
         numbers = (f"{number:,}" for number in (part.images, part.wanted, part.groups))
-        table.add_row(part.split, classes, str(part.label), *numbers)
+        table.add_row(part.split, Text(classes), str(part.label), *numbers)
     out.print(table)
     for note in prepared.notes:
-        out.print(note, markup=False, highlight=False, soft_wrap=True)
-    out.print(f"manifest: {prepared.folder / 'split.csv'}", markup=False, soft_wrap=True)
+        out.print(note)
+    out.print(f"manifest: {prepared.folder / 'split.csv'}")
     if prepared.unreadable:
         for name, reason in prepared.unreadable.items():
-            err.print(f"  {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            err.print(f"  {name}: {reason}")
         raise typer.Exit(SKIPPED)

@@ -29,4 +29,4 @@ def derived_uid(kind: str, source_uid: str, model_hash: str, part: str = "") -> 
 
 def tag(uid: str) -> str:
     """What stands for a UID in log lines and file names: 12 hex digits of its SHA-256."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:12]
+    return hashlib.sha256(uid.encode(errors="surrogateescape")).hexdigest()[:12]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from scrd.dicom.sources import SourceSeries, Unwritable, read_sources, silence
 from scrd.dicom.sr import report
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError
+from scrd.system.files import atomic
 
 if TYPE_CHECKING:
     from scrd.scoring.scorer import Scorer
@@ -195,9 +195,5 @@ def _reason(error: Exception) -> str:
 
 
 def _save(made: Dataset, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic(path) as temporary:
         made.save_as(temporary, enforce_file_format=True)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

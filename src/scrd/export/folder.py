@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError
 from scrd.export.errors import ExportError
 from scrd.scoring.calibration import Calibration
-from scrd.system.files import sha256
+from scrd.system.files import atomic_folder, sha256
 
 FORMAT = 1
 NETWORK_FILES: Mapping[str, tuple[str, ...]] = {
@@ -78,14 +76,8 @@ def building(out: Path) -> Iterator[Path]:
     out = out.absolute()  # "." has no name
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ExportError(f"{out}: something is there already; choose another place")
-    folder = out.with_name(out.name + ".writing")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
+    with atomic_folder(out) as folder:
         yield folder
-        os.replace(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_index(folder: Path, engine: str, content: Mapping[str, Any]) -> None:

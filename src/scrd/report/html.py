@@ -13,6 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from scrd.system.files import write_atomically
+
 
 @dataclass(frozen=True)
 class Case:
@@ -111,13 +113,7 @@ def write_report(
         notes=notes,
         settings=_flat(settings),
     )
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_atomically(Path(path), page)
 
 
 def _headline(metrics: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -19,9 +19,11 @@ from scrd.report.figures import (
     training_curve,
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
-from scrd.report.outputs import Result, draw, write_scores
+from scrd.report.outputs import Result, write_scores
+from scrd.report.pictures import draw, why
 from scrd.report.tables import Table
 from scrd.system.files import write_atomically
+from scrd.system.results import ResultFolder
 
 _GALLERY_CASES = 6
 _GALLERY_SIDE = 1000
@@ -29,9 +31,18 @@ _GALLERY_SIDE = 1000
 
 def write_evaluation(
     folder: Path, detector: Detector, evaluation: Evaluation, *, notes: Sequence[str] = ()
-) -> None:
-    """Write ``metrics.json``, ``scores.csv``, figures and ``report.html`` of an evaluation."""
-    folder.mkdir(parents=True, exist_ok=True)
+) -> ResultFolder:
+    """Write ``metrics.json``, ``scores.csv``, figures and ``report.html`` of an evaluation.
+
+    Returns:
+        The folder, which knows what could not be drawn.
+
+    Raises:
+        PlaceError: the folder holds results that no list names.
+        OSError: the folder takes no more; what was written before is kept.
+    """
+    run = ResultFolder(folder)
+    run.start()
     metrics = evaluation.metrics
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1, allow_nan=False))
     names = [r.name for r in evaluation.records] + [r.name for r in evaluation.failed]
@@ -67,10 +78,11 @@ def write_evaluation(
         ),
         metrics=metrics,
         figures=list(figures.values()),
-        galleries=_galleries(detector, evaluation),
+        galleries=_galleries(detector, evaluation, run.unwritten),
         notes=[*notes, *_warnings(evaluation, detector.calibration.silence)],
         settings=metrics["settings"],
     )
+    return run
 
 
 def _warnings(evaluation: Evaluation, silence: str | None) -> list[str]:
@@ -99,7 +111,7 @@ def _warnings(evaluation: Evaluation, silence: str | None) -> list[str]:
     return notes
 
 
-def _galleries(detector: Detector, evaluation: Evaluation) -> list[Gallery]:
+def _galleries(detector: Detector, evaluation: Evaluation, unwritten: list[str]) -> list[Gallery]:
     """The cases that teach most: found, missed, falsely flagged, and quiet normals."""
     ranked = sorted(
         zip(evaluation.records, evaluation.scored, strict=True), key=lambda pair: pair[1].score
@@ -116,7 +128,11 @@ def _galleries(detector: Detector, evaluation: Evaluation) -> list[Gallery]:
     for title, explanation, pairs in chosen:
         cases = []
         for record, scored in pairs[:_GALLERY_CASES]:
-            picture = draw(detector, scored, record.name)
+            try:
+                picture = draw(detector, scored, record.name)
+            except Exception as e:  # one picture never costs the report
+                unwritten.append(f"picture of {record.name} in the report: {why(e)}")
+                continue
             picture.thumbnail((_GALLERY_SIDE, _GALLERY_SIDE))
             file = io.BytesIO()
             picture.save(file, "JPEG", quality=85)

@@ -12,18 +12,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scrd.errors import ScrdError
-from scrd.system.files import sha256
+from scrd.system.files import atomic_folder, sha256
 
 FORMAT = 2
 _REQUIRED = ("weights.safetensors", "calibration.json")
@@ -58,32 +58,22 @@ def write_model_folder(
             that is not a model folder.
     """
     refuse_if_taken(folder, replace)
-    building = folder.with_name(folder.name + ".writing")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    tensors = {k: v.contiguous() for k, v in contents.weights.items()}
-    save_file(tensors, building / _REQUIRED[0])
-    (building / _REQUIRED[1]).write_text(
-        json.dumps(contents.calibration, indent=1, allow_nan=False)
-    )
-    # safetensors lets nobody but the owner read
-    shutil.copymode(building / _REQUIRED[1], building / _REQUIRED[0])
-    (building / "training.jsonl").write_text(log_lines)
-    (building / "card.md").write_text(card, encoding="utf-8")
-    hashes = {name: sha256(building / name) for name in _REQUIRED}
-    config = {"format": FORMAT, **contents.config, "sha256": hashes}
-    (building / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False))
-    older = folder.with_name(folder.name + ".older")
-    shutil.rmtree(older, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, older)
-    try:
-        os.replace(building, folder)
-    except OSError:
-        if older.exists():
-            older.rename(folder)
-        raise
-    shutil.rmtree(older, ignore_errors=True)
+    with atomic_folder(folder) as building:
+        tensors = {k: v.contiguous() for k, v in contents.weights.items()}
+        try:
+            save_file(tensors, building / _REQUIRED[0])
+        except SafetensorError as e:  # a full disk has no OSError here
+            raise ModelFolderError(f"{folder}: the weights cannot be written: {e}") from e
+        (building / _REQUIRED[1]).write_text(
+            json.dumps(contents.calibration, indent=1, allow_nan=False)
+        )
+        # safetensors lets nobody but the owner read
+        shutil.copymode(building / _REQUIRED[1], building / _REQUIRED[0])
+        (building / "training.jsonl").write_text(log_lines)
+        (building / "card.md").write_text(card, encoding="utf-8", errors="surrogateescape")
+        hashes = {name: sha256(building / name) for name in _REQUIRED}
+        config = {"format": FORMAT, **contents.config, "sha256": hashes}
+        (building / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False))
 
 
 def refuse_if_taken(folder: Path, replace: bool) -> None:

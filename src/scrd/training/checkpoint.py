@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from scrd.model import SCRD
+from scrd.system.files import atomic
 from scrd.training.log import LogEntry, TrainingError
 
 TRAINABLE = ("bottleneck", "student", "scale_head")
@@ -46,11 +46,11 @@ def save_checkpoint(
         "identity": identity,
         "log": json.dumps([asdict(entry) for entry in log]),
     }
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata)
-    with open(temporary, "rb") as f:
-        os.fsync(f.fileno())
-    os.replace(temporary, path)
+    with atomic(path, durable=True) as temporary:
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as e:  # a full disk has no OSError here
+            raise TrainingError(f"{path}: the checkpoint cannot be written: {e}") from e
 
 
 def load_checkpoint(

@@ -93,7 +93,8 @@ def prepare(
     fitting, calibrating = hold_out(manifest.train_normals, config)
     silent = too_few(len({r.group or r.name for r in calibrating}), config.false_alarm_rate)
     if silent and progress:  # said before the work, which may take hours
-        err.print(f"[bold yellow]warning:[/] {silent}", soft_wrap=True, highlight=False)
+        err.print("[bold yellow]warning:[/]", end=" ", markup=True)
+        err.print(silent)
     with counting("learning sizes and intensities", None, progress):
         contract = _learn_contract(fitting)
         preprocessing = _fix_preprocessing(fitting, config, contract)

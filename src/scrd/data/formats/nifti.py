@@ -38,6 +38,7 @@ from scrd.data.formats.nifti_header import (
     unpacked,
 )
 from scrd.data.formats.planes import plane_of
+from scrd.system.files import atomic
 
 _BLOCK = 1 << 22  # voxels that are converted at once
 
@@ -275,8 +276,7 @@ def _write(path: Path, voxels: NDArray[np.float32], header: Header) -> None:
     header["vox_offset"] = header.sizeof_hdr + 4
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["magic"] = header.single_magic
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as stream:
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
         packed = path.name.lower().endswith(".gz")
         # neither a name nor a time in the packed file: equal maps give equal files
         into = gzip.GzipFile("", "wb", 6, stream, 0) if packed else stream
@@ -285,4 +285,3 @@ def _write(path: Path, voxels: NDArray[np.float32], header: Header) -> None:
             into.write(voxels[:, :, k].astype(header.get_data_dtype()).tobytes(order="F"))
         if packed:
             into.close()
-    os.replace(temporary, path)
