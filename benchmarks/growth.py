@@ -78,7 +78,7 @@ def fit_model(work: Path, side: int) -> None:
 def score(work: Path, side: int, batch: int, images: int) -> dict[str, Any]:
     from scrd.data.series import list_sources
     from scrd.detector import Detector
-    from scrd.report.outputs import Outputs, score_all
+    from scrd.outputs.score_folder import Outputs, score_all
 
     pictures = make_pictures(work / "pictures", side, images)
     detector = Detector.load(work / f"model{side}", device="cpu")

@@ -186,7 +186,7 @@ def serve(work: Path, way: str) -> None:
     import scrd.scoring.scorer
     from scrd.data.cache import load_images
     from scrd.data.series import list_sources
-    from scrd.report.outputs import Outputs, score_all
+    from scrd.outputs.score_folder import Outputs, score_all
 
     scorer, size = load(work, way)
     if way == "eager-unreused":

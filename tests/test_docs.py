@@ -25,7 +25,7 @@ from scrd.detector import Detector
 from scrd.evaluation.test_set import evaluate
 from scrd.model.scores import POOLINGS
 from scrd.objectives import OBJECTIVES
-from scrd.report.outputs import write_scores
+from scrd.outputs.score_folder import write_scores
 from scrd.synthesis.probes import PROBES
 from scrd.system.console import REFUSED, SKIPPED
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from scrd.bench.commands import app as bench
+from scrd.commands.bench import app as bench
 from scrd.commands.common import (
     BatchSize,
     Data,
@@ -22,10 +22,10 @@ from scrd.commands.common import (
     saying_how_to_go_on,
     try_results,
 )
+from scrd.commands.dataset import app as dataset
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
-from scrd.datasets.commands import app as dataset
 from scrd.system.console import (
     SKIPPED,
     Commands,
@@ -143,7 +143,7 @@ def evaluate(
     """Score the test split against its labels: metrics, scores, figures, report."""
     from scrd.data.manifest import read_manifest
     from scrd.detector import Detector
-    from scrd.report.run import write_evaluation
+    from scrd.outputs.eval_folder import write_evaluation
     from scrd.system.progress import counting
 
     with refusing():
@@ -195,8 +195,8 @@ def demo(
     from scrd.config import Config
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
-    from scrd.report.pictures import write_overlay
-    from scrd.report.run import write_evaluation
+    from scrd.outputs.eval_folder import write_evaluation
+    from scrd.outputs.pictures import write_overlay
     from scrd.system.progress import counting, duration, say
 
     note = (

@@ -172,7 +172,7 @@ def test_a_full_disk_is_one_line(model, study, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("scrd.report.outputs.score_all", full)
+    monkeypatch.setattr("scrd.outputs.score_folder.score_all", full)
     words = ("--out", tmp_path / "out", "--state", tmp_path / "state", "--settle", "0", "--once")
     result = scrd("watch", model, "--folder", tmp_path / "study", *words, "--device", "cpu")
     assert result.exit_code == 2

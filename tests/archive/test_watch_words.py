@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scrd.commands.watch import in_words
 from scrd.errors import ImageError
-from scrd.report.outputs import Summary
+from scrd.outputs.score_folder import Summary
 from scrd.scoring.verdicts import Verdict
 
 FLAGGED = Verdict(1.23456, 0.012, True, 24, "calibrated")

@@ -11,7 +11,7 @@ from scrd.cluster.bucket import Remote, fetched, list_places
 from scrd.cluster.scoring import ray_results
 from scrd.data.source import Source
 from scrd.errors import ConfigError, ImageError
-from scrd.report.pictures import Outputs
+from scrd.outputs.pictures import Outputs
 
 
 def picture(path):

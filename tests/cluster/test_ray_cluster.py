@@ -26,8 +26,8 @@ from scrd.data.series import list_sources
 from scrd.data.source import Source
 from scrd.detector import Detector
 from scrd.errors import ConfigError, ImageError, ScrdError
-from scrd.report.outputs import score_all
-from scrd.report.pictures import Outputs
+from scrd.outputs.pictures import Outputs
+from scrd.outputs.score_folder import score_all
 from scrd.scoring.calibration import Calibration
 from scrd.scoring.scorer import Inferred, Scored, Scorer
 from synthetic_volumes import head, write_dicom, write_nifti

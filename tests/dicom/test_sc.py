@@ -4,7 +4,7 @@ import pytest
 from synthetic_dicom import enhanced, projection, scored_study, slices
 
 from scrd.dicom.write import Unwritten, write_objects
-from scrd.report.pictures import draw
+from scrd.report.overlay import draw
 
 
 def overlays(folder, datasets, **options):

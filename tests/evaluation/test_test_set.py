@@ -15,7 +15,7 @@ from scrd.data.marks import mark
 from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate, evaluate_scores
-from scrd.report.run import write_evaluation
+from scrd.outputs.eval_folder import write_evaluation
 
 
 def record(label, kind="normal", group=None, **attributes):

@@ -294,8 +294,8 @@ import sys
 from pathlib import Path
 from scrd.data.series import list_sources
 from scrd.export.runtime import ExportedScorer
-from scrd.report.outputs import score_all
-from scrd.report.pictures import Outputs
+from scrd.outputs.score_folder import score_all
+from scrd.outputs.pictures import Outputs
 
 export, data, out = map(Path, sys.argv[1:])
 score_all(ExportedScorer.load(export), list_sources([data]), out, Outputs(raw_maps=True))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from scrd.data.series import Listing
 from scrd.errors import ImageError
-from scrd.report.outputs import Outputs, score_all
+from scrd.outputs.score_folder import Outputs, score_all
 
 
 def test_a_copy_has_a_row_with_its_reason(tmp_path):

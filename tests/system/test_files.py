@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from scrd.outputs.result_folder import LIST, ResultFolder
 from scrd.system.files import PlaceError, atomic, safe_name, try_folder
-from scrd.system.results import LIST, ResultFolder
 
 
 def test_the_longest_name_is_written_and_a_failure_leaves_nothing(tmp_path):

@@ -17,9 +17,9 @@ from typing import Any
 from scrd.cluster.worker import Ledger, Task, Worker
 from scrd.data.source import Source
 from scrd.errors import ConfigError, ImageError, ScrdError
-from scrd.report.names import output_names
-from scrd.report.outputs import Result
-from scrd.report.pictures import Outputs
+from scrd.outputs.names import output_names
+from scrd.outputs.pictures import Outputs
+from scrd.outputs.score_folder import Result
 from scrd.scoring.scorer import Scored, Scorer
 from scrd.system.progress import counting
 
@@ -40,11 +40,11 @@ def ray_results(
     any_kind: bool = False,
     progress: bool = False,
 ) -> Iterator[Iterator[Result]]:
-    """Score images on a Ray cluster, for :func:`scrd.report.outputs.score_all`.
+    """Score images on a Ray cluster, for :func:`scrd.outputs.score_folder.score_all`.
 
     A task is at least one study. If its worker dies another one takes it, from the third time
     image by image; an image at which too many died (:data:`scrd.cluster.worker.DEATHS`) counts as
-    failed. The workers write what :func:`scrd.report.outputs.write_pictures` writes, so that
+    failed. The workers write what :func:`scrd.outputs.score_folder.write_pictures` writes, so that
     images, model and ``folder`` must have the same paths on all machines.
 
     Args:

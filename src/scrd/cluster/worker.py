@@ -18,8 +18,8 @@ import numpy as np
 from scrd.cluster.bucket import fetched
 from scrd.data.source import Series, Source
 from scrd.errors import ImageError
-from scrd.report.outputs import Result
-from scrd.report.pictures import Outputs, why, write_pictures
+from scrd.outputs.pictures import Outputs, why, write_pictures
+from scrd.outputs.score_folder import Result
 from scrd.scoring.scorer import Scorer
 
 DEATHS = 3

@@ -75,8 +75,8 @@ def try_results(folder: Path, inputs: Iterable[Path | str]) -> None:
     Raises:
         PlaceError: it cannot be written to, lies among the input, or holds results of other runs.
     """
+    from scrd.outputs.result_folder import ResultFolder
     from scrd.system.files import try_folder
-    from scrd.system.results import ResultFolder
 
     try_folder(folder, outside=[Path(place) for place in inputs if "://" not in str(place)])
     ResultFolder(folder)

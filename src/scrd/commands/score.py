@@ -59,8 +59,8 @@ def score(
     from scrd.cluster.bucket import is_uri, list_places
     from scrd.data.finding import in_words
     from scrd.errors import ConfigError
-    from scrd.report.outputs import score_all
-    from scrd.report.pictures import Outputs
+    from scrd.outputs.pictures import Outputs
+    from scrd.outputs.score_folder import score_all
     from scrd.system.progress import counting
 
     with refusing():

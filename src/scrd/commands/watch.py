@@ -20,7 +20,7 @@ from scrd.commands.common import (
 from scrd.system.console import SKIPPED, out, refusing
 
 if TYPE_CHECKING:
-    from scrd.report.outputs import Summary
+    from scrd.outputs.score_folder import Summary
 
 
 def watch(
@@ -60,8 +60,8 @@ def watch(
     from scrd.archive.watch import watch as watch_archive
     from scrd.data.series import list_sources
     from scrd.errors import ConfigError, ScrdError
-    from scrd.report.outputs import score_all
-    from scrd.report.pictures import Outputs
+    from scrd.outputs.pictures import Outputs
+    from scrd.outputs.score_folder import score_all
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     log = logging.getLogger("scrd.watch")

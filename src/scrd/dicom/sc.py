@@ -42,7 +42,7 @@ def overlays(series: SourceSeries, detector: Scorer) -> Iterator[Callable[[], Da
 
 def _overlay(series: SourceSeries, image: SourceImage, number: int, detector: Scorer) -> Dataset:
     from scrd.errors import ImageError
-    from scrd.report.pictures import draw
+    from scrd.report.overlay import draw
 
     header = image.header.dataset
     title = "Anomaly map" if image.frame is None else f"Anomaly map, frame {image.frame}"

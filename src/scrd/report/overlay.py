@@ -5,13 +5,18 @@ Nothing here changes a score or a map; windowing and resizing are for display on
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from scrd.data.cache import measure_window
+from scrd.data.reading import read_image
+from scrd.scoring.scorer import Scored, Scorer
+from scrd.system.files import printable
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -229,3 +234,22 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
     # the one scalable font that a dependency is sure to bring; it knows most scripts' letters
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def draw(detector: Scorer, scored: Scored, title: str) -> Image.Image:
+    """The overlay of a scored image, on the colour scale of the detector."""
+    calibration = detector.calibration
+    verdict = "flagged" if scored.flag else "not flagged"
+    intensity, series = detector.preprocessing.intensity, scored.source.series
+    window = (intensity.low, intensity.high)
+    if intensity.scope == "series" and series is not None:
+        window = series.window(partial(measure_window, intensity=intensity))
+    return heat_overlay(
+        read_image(scored.source),
+        detector.source_map(scored),
+        scale=calibration.map_scale,
+        threshold=calibration.map_threshold,
+        title=printable(title),
+        caption=f"score {scored.score:.3g}, p {scored.p_value:.2g}, {verdict}",
+        window=window,
+    )

@@ -4,9 +4,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from scrd.commands.dataset import app
 from scrd.data.manifest import read_manifest
 from scrd.datasets import brain_tumor
-from scrd.datasets.commands import app
 from scrd.system.console import REFUSED, SKIPPED
 
 

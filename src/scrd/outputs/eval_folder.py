@@ -10,6 +10,10 @@ from pathlib import Path
 
 from scrd.detector import Detector
 from scrd.evaluation.test_set import Evaluation
+from scrd.outputs.pictures import why
+from scrd.outputs.result_folder import ResultFolder
+from scrd.outputs.score_folder import Result, write_scores
+from scrd.outputs.tables import Table
 from scrd.report.figures import (
     HISTOGRAM_CAPTION,
     ROC_CAPTION,
@@ -19,11 +23,8 @@ from scrd.report.figures import (
     training_curve,
 )
 from scrd.report.html import Case, Figure, Gallery, write_report
-from scrd.report.outputs import Result, write_scores
-from scrd.report.pictures import draw, why
-from scrd.report.tables import Table
+from scrd.report.overlay import draw
 from scrd.system.files import write_atomically
-from scrd.system.results import ResultFolder
 
 _GALLERY_CASES = 6
 _GALLERY_SIDE = 1000

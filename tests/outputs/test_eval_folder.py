@@ -18,10 +18,11 @@ from scrd.data.source import Source
 from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate
-from scrd.report.names import output_names
-from scrd.report.outputs import write_scores
-from scrd.report.pictures import draw, write_overlay, write_raw_map
-from scrd.report.run import write_evaluation
+from scrd.outputs.eval_folder import write_evaluation
+from scrd.outputs.names import output_names
+from scrd.outputs.pictures import write_overlay, write_raw_map
+from scrd.report.overlay import draw
+from scrd.outputs.score_folder import write_scores
 from scrd.scoring.scorer import Scored
 
 

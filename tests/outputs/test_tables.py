@@ -2,7 +2,7 @@
 
 import pytest
 
-from scrd.report.tables import Table
+from scrd.outputs.tables import Table
 
 
 def files(folder):

@@ -5,20 +5,16 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from scrd.data.cache import measure_window
-from scrd.data.reading import read_image
 from scrd.data.source import Series
 from scrd.errors import ScrdError
-from scrd.report.overlay import heat_overlay
+from scrd.report.overlay import draw
 from scrd.scoring.scorer import Scored, Scorer
 from scrd.scoring.verdicts import SeriesResult
-from scrd.system.files import atomic, cause, printable
+from scrd.system.files import atomic, cause
 
 
 @dataclass(frozen=True)
@@ -34,25 +30,6 @@ class Outputs:
     overlays: bool = True
     raw_maps: bool = False
     kinds: tuple[str, ...] = ()
-
-
-def draw(detector: Scorer, scored: Scored, title: str) -> Image.Image:
-    """The overlay of a scored image, on the colour scale of the detector."""
-    calibration = detector.calibration
-    verdict = "flagged" if scored.flag else "not flagged"
-    intensity, series = detector.preprocessing.intensity, scored.source.series
-    window = (intensity.low, intensity.high)
-    if intensity.scope == "series" and series is not None:
-        window = series.window(partial(measure_window, intensity=intensity))
-    return heat_overlay(
-        read_image(scored.source),
-        detector.source_map(scored),
-        scale=calibration.map_scale,
-        threshold=calibration.map_threshold,
-        title=printable(title),
-        caption=f"score {scored.score:.3g}, p {scored.p_value:.2g}, {verdict}",
-        window=window,
-    )
 
 
 def write_pictures(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass, field
 
-from scrd.report.pictures import why
+from scrd.outputs.pictures import why
 
 # the place itself refuses: whatever comes next would fail too
 _PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -13,19 +13,19 @@ from scrd.data.series import Listing
 from scrd.data.source import Series, Source
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError, ImageError
-from scrd.report.lost import Lost
-from scrd.report.names import output_names
-from scrd.report.pictures import (
+from scrd.outputs.lost import Lost
+from scrd.outputs.names import output_names
+from scrd.outputs.pictures import (
     Outputs,
     even_volume,
     picture_paths,
     write_pictures,
     write_volume_map,
 )
-from scrd.report.tables import Table
+from scrd.outputs.result_folder import ResultFolder
+from scrd.outputs.tables import Table
 from scrd.scoring.scorer import Scored, Scorer
 from scrd.scoring.verdicts import Verdict, collect
-from scrd.system.results import ResultFolder
 
 Result = Scored | ImageError
 MODEL = "model"
@@ -96,7 +96,8 @@ def score_all(
 
     Raises:
         ConfigError: DICOM objects of images that are not DICOM.
-        PlaceError: the folder holds results that no list names, see :mod:`scrd.system.results`.
+        PlaceError: the folder holds results that no list names, see
+            :mod:`scrd.outputs.result_folder`.
         OSError: the tables cannot be written. What is written beside them never stops them.
     """
     if outputs.kinds:

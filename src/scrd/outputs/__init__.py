@@ -1,0 +1,1 @@
+"""The folders that scoring and evaluating leave: tables, heat maps, maps, DICOM objects."""
