@@ -27,7 +27,7 @@ from scrd.model.scores import POOLINGS
 from scrd.objectives import OBJECTIVES
 from scrd.outputs.score_folder import write_scores
 from scrd.synthesis.probes import PROBES
-from scrd.system.console import REFUSED, SKIPPED
+from scrd.system.console import BROKEN, INTERRUPTED, REFUSED, SKIPPED
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
@@ -149,7 +149,13 @@ def test_the_table_of_commands_is_complete():
 
 
 def test_exit_codes_are_those_of_the_code():
-    assert [int(row[0]) for row in tables(COMMANDS)["code"]] == [0, SKIPPED, REFUSED]
+    assert [int(row[0]) for row in tables(COMMANDS)["code"]] == [
+        0,
+        SKIPPED,
+        REFUSED,
+        BROKEN,
+        INTERRUPTED,
+    ]
 
 
 # ------------------------------------------------------------------------------------- outputs
