@@ -21,8 +21,8 @@ from scrd.evaluation.test_set import evaluate
 from scrd.outputs.eval_folder import write_evaluation
 from scrd.outputs.names import output_names
 from scrd.outputs.pictures import write_overlay, write_raw_map
-from scrd.report.overlay import draw
 from scrd.outputs.score_folder import write_scores
+from scrd.report.overlay import draw
 from scrd.scoring.scorer import Scored
 
 
