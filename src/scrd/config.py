@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 from scrd.errors import ConfigError
 from scrd.synthesis.settings import NoiseSettings
-
-T = TypeVar("T")
 
 ObjectiveName = Literal["rd", "ratio", "paper", "algorithm2", "released", "margin", "scrd"]
 Pooling = Literal["excess", "mean", "top", "max"]
@@ -130,32 +126,3 @@ class Config:
         _require(0 < self.false_alarm_rate < 1, "false_alarm_rate must lie between 0 and 1")
         _require(self.learning_rate > 0, "learning_rate must be positive")
         _require(self.seed >= 0, "seed must not be negative")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return dataclasses.asdict(self)
-
-
-def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build a frozen dataclass of this package from what JSON gave back.
-
-    Nested dataclasses are built by their own fields and lists become tuples.
-
-    Raises:
-        ConfigError: a field is unknown or missing, or a value is refused.
-    """
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    unknown = set(values) - set(fields)
-    _require(not unknown, f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        default = fields[name].default_factory
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(default):
-            value = from_dict(default, value)
-        built[name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return cls(**built)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError) as e:
-        raise ConfigError(f"{cls.__name__}: {e}") from e

@@ -5,9 +5,7 @@ The only module that knows the whole way of an image: data → model → scoring
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +15,8 @@ import torch
 from lightning_fabric.loggers.logger import Logger
 from numpy.typing import NDArray
 
-from scrd.config import Config, from_dict
+from scrd.config import Config
 from scrd.data.contract import Contract
-from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
@@ -36,6 +33,7 @@ from scrd.storage.model_folder import (
     read_model_folder,
     write_model_folder,
 )
+from scrd.storage.plain import from_plain, to_plain
 from scrd.system.devices import resolve_device, versions
 from scrd.system.version import __version__
 from scrd.training.fit import fit
@@ -150,7 +148,7 @@ class Detector(Scorer):
     def settings(self) -> Mapping[str, Any]:
         """See :attr:`scrd.scoring.scorer.Scorer.settings`."""
         return {
-            "config": self.config.to_dict(),
+            "config": to_plain(self.config),
             "trained": dict(self.provenance),
             "evaluated": {"device": str(self.device), "versions": versions()},
         }
@@ -179,22 +177,17 @@ class Detector(Scorer):
         Raises:
             ModelFolderError: the place is taken.
         """
-        threshold = self.calibration.threshold
         contents = Contents(
             config={
                 "scrd_version": __version__,
-                "config": self.config.to_dict(),
-                "preprocessing": dataclasses.asdict(self.preprocessing),
+                "config": to_plain(self.config),
+                "preprocessing": to_plain(self.preprocessing),
                 "student_rectified": self.model.student.rectified,
-                "constants": dataclasses.asdict(self.model.constants),
-                "contract": dataclasses.asdict(self.contract),
+                "constants": to_plain(self.model.constants),
+                "contract": to_plain(self.contract),
                 "provenance": self.provenance,
             },
-            calibration={
-                **dataclasses.asdict(self.calibration),
-                # JSON knows no infinity
-                "threshold": threshold if math.isfinite(threshold) else None,
-            },
+            calibration=to_plain(self.calibration),
             weights=self.model.state_dict(),
         )
         card = model_card(
@@ -215,23 +208,18 @@ class Detector(Scorer):
         contents = read_model_folder(Path(folder))
         raw = contents.config
         try:
-            config = from_dict(Config, raw["config"])
-            rule = raw["preprocessing"]
-            preprocessing = Preprocessing(**{**rule, "intensity": Intensity(**rule["intensity"])})
+            config = from_plain(Config, raw["config"])
+            preprocessing = from_plain(Preprocessing, raw["preprocessing"])
             model = build_model(
                 config.teacher,
                 "deferred",
                 raw["student_rectified"],
                 preprocessing.image_size,
-                from_dict(Constants, raw.get("constants", {})),
+                from_plain(Constants, raw.get("constants", {})),
             )
             model.load_state_dict(contents.weights)
-            threshold = contents.calibration["threshold"]
-            calibration = from_dict(
-                Calibration,
-                {**contents.calibration, "threshold": math.inf if threshold is None else threshold},
-            )
-            contract = from_dict(Contract, raw["contract"])
+            calibration = from_plain(Calibration, contents.calibration)
+            contract = from_plain(Contract, raw["contract"])
             provenance = raw["provenance"]
         except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise ModelFolderError(
@@ -240,7 +228,7 @@ class Detector(Scorer):
             ) from e
         path = Path(folder) / "training.jsonl"
         try:
-            log = [from_dict(LogEntry, json.loads(x)) for x in path.read_text().splitlines()]
+            log = [from_plain(LogEntry, json.loads(x)) for x in path.read_text().splitlines()]
         except (ConfigError, OSError, TypeError, ValueError) as e:
             raise ModelFolderError(f"{path}: not a readable training log ({e})") from e
         return cls(

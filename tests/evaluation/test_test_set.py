@@ -16,6 +16,7 @@ from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate, evaluate_scores
 from scrd.outputs.eval_folder import write_evaluation
+from scrd.storage.plain import to_plain
 
 
 def record(label, kind="normal", group=None, **attributes):
@@ -182,7 +183,7 @@ def test_metrics_keep_the_contract(evaluation, detector, tree):
     assert sum(metrics["scale_weights"]) == pytest.approx(1, abs=1e-5)
     assert all(0 <= v <= 1 for v in metrics["confounds"].values())
     settings = metrics["settings"]
-    assert settings["config"] == detector.config.to_dict()
+    assert settings["config"] == to_plain(detector.config)
     assert settings["evaluated"]["versions"]["scrd"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scrd.config import Config, from_dict
+from scrd.config import Config
 from scrd.model import build_model
 from scrd.model.scores import POOLINGS, distances, infer
 from scrd.scoring.calibration import (
@@ -21,6 +21,7 @@ from scrd.scoring.calibration import (
     threshold_at,
     too_few,
 )
+from scrd.storage.plain import from_plain
 from scrd.training.calibrate import calibrate
 from scrd.training.normals import learn_normals
 from scrd.training.scale_weights import scale_weights
@@ -304,7 +305,7 @@ def test_the_pooling_that_is_asked_for_is_calibrated(model, pooling):
 
 def test_calibration_survives_json(calibrated):
     text = json.dumps(dataclasses.asdict(calibrated), allow_nan=False)
-    again = from_dict(Calibration, json.loads(text))
+    again = from_plain(Calibration, json.loads(text))
     assert again.scores == calibrated.scores
     assert again.map_scale == calibrated.map_scale
     probe = [calibrated.threshold, 0.0, 1.0]

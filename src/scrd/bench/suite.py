@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scrd.config import Config, from_dict
+from scrd.config import Config
 from scrd.errors import ConfigError, ScrdError
+from scrd.storage.plain import from_plain, to_plain
 from scrd.system.version import __version__
 
 Settings = Mapping[str, Any]
@@ -69,7 +70,7 @@ class Run:
         """The settings that act on the result, the seed apart; plain JSON types."""
         from scrd.objectives import OBJECTIVES
 
-        settings: dict[str, Any] = json.loads(json.dumps(self.config.to_dict()))
+        settings: dict[str, Any] = to_plain(self.config)
         for name in ("seed", "objective", *_WITHOUT_EFFECT):
             del settings[name]
         if self.method not in OBJECTIVES:
@@ -228,7 +229,7 @@ def resolve(where: str, row: Row, budget: Settings, seed: int) -> Config:
         if row.iterations_times != 1:
             iterations = settings.get("iterations", Config.iterations)
             settings["iterations"] = row.iterations_times * iterations
-        return from_dict(Config, settings)
+        return from_plain(Config, settings)
     except ConfigError as e:
         raise SuiteError(f"{where}: {e}") from e
 

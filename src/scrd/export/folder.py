@@ -13,20 +13,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scrd.config import from_dict
 from scrd.data.contract import Contract
-from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError
 from scrd.export.errors import ExportError
 from scrd.scoring.calibration import Calibration
+from scrd.storage.plain import from_plain
 from scrd.system.files import atomic_folder, sha256
 
 FORMAT = 1
@@ -121,16 +119,12 @@ def read_exported(folder: Path) -> Exported:
                     f"{folder / name}: does not match the hash in {_INDEX}: damaged or changed "
                     "after the export"
                 )
-        rule = index["preprocessing"]
-        calibration = _read_json(folder / CALIBRATION)
-        threshold = calibration["threshold"]
-        calibration["threshold"] = math.inf if threshold is None else threshold
         return Exported(
             engine=engine,
             network=folder / NETWORK_FILES[engine][0],
-            preprocessing=Preprocessing(**{**rule, "intensity": Intensity(**rule["intensity"])}),
-            calibration=from_dict(Calibration, calibration),
-            contract=from_dict(Contract, index["contract"]),
+            preprocessing=from_plain(Preprocessing, index["preprocessing"]),
+            calibration=from_plain(Calibration, _read_json(folder / CALIBRATION)),
+            contract=from_plain(Contract, index["contract"]),
             fingerprint=sha256(folder / _INDEX),
         )
     except OSError as e:

@@ -23,6 +23,7 @@ from scrd.export.graph import write_onnx
 from scrd.export.openvino import write_openvino
 from scrd.export.parity import LEAST_IMAGES, Parity, measure
 from scrd.export.runtime import ExportedScorer
+from scrd.storage.plain import to_plain
 from scrd.system.progress import counting
 from scrd.system.version import __version__
 
@@ -92,8 +93,8 @@ def export_model(
                 "teacher": detector.config.teacher,
                 "objective": detector.config.objective,
             },
-            "preprocessing": dataclasses.asdict(detector.preprocessing),
-            "contract": dataclasses.asdict(detector.contract),
+            "preprocessing": to_plain(detector.preprocessing),
+            "contract": to_plain(detector.contract),
         }
         write_index(folder, engine, index)
         export = ExportedScorer(read_exported(folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from scrd.errors import ImageError
 from scrd.model import SCRD, build_model
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import Calibration
+from scrd.storage.plain import to_plain
 from scrd.system.devices import make_fabric, resolve_device, versions
 from scrd.system.progress import counting
 from scrd.training.calibrate import calibrate
@@ -144,7 +144,7 @@ def _train(
     if checkpoint is not None and fabric.is_global_zero:
         journal = Journal(checkpoint.parent, draw)
     for logger in fabric.loggers:
-        logger.log_hyperparams(config.to_dict())
+        logger.log_hyperparams(to_plain(config))
     with counting("training", config.iterations, progress, unit="iteration") as advance:
 
         def on_start(log: list[LogEntry]) -> None:
@@ -185,7 +185,7 @@ def _close(fabric: Fabric, journal: Journal | None, status: str) -> None:
 
 def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
     """What a checkpoint must agree on: every setting that acts on training, and the data."""
-    settings = config.to_dict()
+    settings = to_plain(config)
     for free in (
         "checkpoint_every",
         "false_alarm_rate",
@@ -194,5 +194,5 @@ def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) ->
         "image_cache_gib",
     ):
         del settings[free]
-    identity = {**settings, "preprocessing": dataclasses.asdict(preprocessing), "data": fingerprint}
+    identity = {**settings, "preprocessing": to_plain(preprocessing), "data": fingerprint}
     return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)
