@@ -151,9 +151,18 @@ def test_twelve_bits_fill_the_display_range_by_the_header(make: Make) -> None:
     np.testing.assert_allclose(read_pixels(signed), wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_bits_beyond_those_stored_are_ignored(make: Make) -> None:
+def test_bits_beyond_those_stored_are_explained_or_refused(make: Make) -> None:
     path = radiograph(make, U12 | 0xA000, BitsStored=12)
+    with pytest.raises(ImageError, match="more than the 12 bits"):
+        read_pixels(path)
+    ds = pydicom.dcmread(path)
+    ds.add_new(0x60000102, "US", 13)
+    ds.save_as(path)
     np.testing.assert_allclose(read_pixels(path), U12 * (255 / 4095), rtol=1e-6)
+    signed = (I16 >> 4).astype(np.int16)
+    for written in (signed, signed & 0x0FFF):  # with the sign in all bits, and in one
+        path = make(written, BitsStored=12, RescaleIntercept=0)
+        np.testing.assert_array_equal(read_pixels(path), signed)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of pydicom's sigmoid

@@ -43,6 +43,34 @@ def stored_values(words: NDArray[Any], form: Format) -> NDArray[Any]:
     return values
 
 
+def check_beyond(words: NDArray[Any], empty: NDArray[np.bool_] | None, form: Format) -> None:
+    """See that nothing but padding, overlays and signs lies above the stored bits.
+
+    Args:
+        words: (H, W) or (H, W, 3), as they lie in the file.
+        empty: (H, W), True on padding; None where there is none.
+        form: of the pixels.
+
+    Raises:
+        Refused: Something does: the header tells less bits than are in use, or padding that it
+            does not name.
+    """
+    if form.allocated < 8 or form.high + 1 == form.allocated or form.overlays:
+        return
+    own = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder("="))
+    above = own.view(f"u{own.itemsize}") >> (form.high + 1)
+    used = above != 0
+    if form.signed:  # of a negative value all of them may be set
+        used &= own >> form.high != -1
+    if empty is not None and empty.any():
+        used &= ~empty
+    if used.any():
+        raise Refused(
+            f"pixels use more than the {form.stored} bits that the header says are stored, and are "
+            "not its padding"
+        )
+
+
 def padding(
     words: NDArray[Any], values: NDArray[Any], dataset: Dataset, form: Format
 ) -> NDArray[np.bool_] | None:

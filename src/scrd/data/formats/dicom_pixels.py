@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from scrd.data.formats.dicom_bits import float_padding, padding, stored_values
+from scrd.data.formats.dicom_bits import check_beyond, float_padding, padding, stored_values
 from scrd.data.formats.dicom_decoding import (
     PALETTE,
     Format,
@@ -129,10 +129,12 @@ def read_pixels(
         if form.is_float:
             return _measured(words, parsed.dataset, index)
         values = stored_values(words, form) if is_in_words(parsed) else words
+        empty = padding(words, values, parsed.dataset, form) if form.channels == 1 else None
+        if is_in_words(parsed):
+            check_beyond(words, empty, form)
         if form.photometric == PALETTE:
             return through_palette(values, parsed.dataset)
         if form.samples == 1:
-            empty = padding(words, values, parsed.dataset, form)
             return _grey(values, empty, parsed.dataset, form, index)
         if photometric != "RGB":
             raise Refused(f"colour that cannot be converted from {form.photometric}")
