@@ -76,7 +76,7 @@ def two_workers():
 def write_pictures(root, seed):
     rng = np.random.default_rng(seed)
     for i in range(40):
-        path = root / f"{i % 3}" / f"{i:02d}.png"
+        path = root / f"part{i % 3}" / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image = 80 + np.mgrid[:64, :64][1] % 32 + rng.normal(0, 5, (64, 64))
         Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
@@ -107,7 +107,7 @@ class Bright(Scorer):
 
 @pytest.fixture(scope="module")
 def listing(pictures):
-    (pictures / "1" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (pictures / "part1" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     return list_sources([pictures])
 
 
@@ -213,7 +213,7 @@ def test_an_image_that_kills_every_worker_is_found_and_the_only_one_to_fail(
 ):
     class Fatal(Bright):
         def infer(self, images, content):
-            if any(len(np.unique(image)) == 2 for image in images):
+            if any(len(np.unique(image)) < 10 for image in images):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().infer(images, content)
 
