@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -18,6 +19,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLossless,
     JPEGLosslessSV1,
     MRImageStorage,
@@ -80,6 +82,29 @@ def make(tmp_path: Path) -> Make:
 
 def radiograph(make: Make, pixels: np.ndarray, **elements: Any) -> Path:
     return make(pixels, "DX", DigitalXRayImageStorageForPresentation, **elements)
+
+
+def compress(path: Path, syntax: str) -> None:
+    """Write the 16-bit words of a file as one compressed frame."""
+    ds = pydicom.dcmread(path)
+    words = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns)
+    if syntax == RLELossless:
+        ds.compress(RLELossless)
+    else:
+        codecs = pytest.importorskip("imagecodecs")
+        code = codecs.jpeg2k_encode if syntax == JPEG2000Lossless else codecs.jpeg8_encode
+        options = (
+            {"level": 0, "codecformat": "J2K"}
+            if syntax == JPEG2000Lossless
+            else {
+                "lossless": True,
+                "bitspersample": 16,
+            }
+        )
+        ds.PixelData = encapsulate([code(words, **options)])
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
 
 
 def lut(entries: np.ndarray, first: int, bits: int) -> Sequence:
@@ -151,9 +176,44 @@ def test_twelve_bits_fill_the_display_range_by_the_header(make: Make) -> None:
     np.testing.assert_allclose(read_pixels(signed), wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_bits_beyond_those_stored_are_ignored(make: Make) -> None:
+@pytest.mark.parametrize("compressed", [None, RLELossless, JPEGLosslessSV1, JPEG2000Lossless])
+def test_bits_beyond_those_stored_are_refused(make: Make, compressed: str | None) -> None:
     path = radiograph(make, U12 | 0xA000, BitsStored=12)
+    if compressed:
+        compress(path, compressed)
+    with pytest.raises(ImageError, match="bits above the 12 that the header calls stored"):
+        read_pixels(path)
+
+
+def test_colour_and_palettes_beyond_the_stored_bits_are_refused(make: Make) -> None:
+    colour = np.full((4, 4, 3), 200, np.uint8)
+    for path in (
+        make(colour, "US", BitsStored=7),
+        make(colour[..., 0], "US", BitsStored=7, PhotometricInterpretation="PALETTE COLOR"),
+    ):
+        with pytest.raises(ImageError, match="bits above the 7"):
+            read_pixels(path)
+
+
+def test_overlays_above_the_stored_bits_are_no_values(make: Make) -> None:
+    ds = dataset(U12 | 0xA000, "DX", DigitalXRayImageStorageForPresentation, BitsStored=12)
+    ds.add_new(0x60000102, "US", 13)
+    path = make(U12)
+    ds.save_as(path, enforce_file_format=True)
     np.testing.assert_allclose(read_pixels(path), U12 * (255 / 4095), rtol=1e-6)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("syntax", [None, JPEGLossless, JPEG2000Lossless])
+def test_negative_values_may_lack_the_upper_bits_of_their_sign(
+    make: Make, extended: bool, syntax: str | None
+) -> None:
+    signed = (U12.astype(np.int32) - 2048).astype(np.int16)
+    words = signed if extended else signed & 0x0FFF
+    path = make(words, BitsStored=12, RescaleSlope=1, RescaleIntercept=0)
+    if syntax:
+        compress(path, syntax)
+    np.testing.assert_array_equal(read_pixels(path), signed)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of pydicom's sigmoid
@@ -318,10 +378,13 @@ def test_what_a_header_says_of_words_is_held_against_them(
         read_pixels(make(U12, **elements))
 
 
-def test_more_frames_than_announced_are_refused(make: Make) -> None:
+@pytest.mark.parametrize("table", [False, True])
+def test_more_frames_than_announced_are_refused(make: Make, table: bool) -> None:
     path = make(np.stack([U12, U12]), "US", UltrasoundMultiFrameImageStorage)
     ds = pydicom.dcmread(path)
     ds.compress(RLELossless)
+    if not table:
+        ds.PixelData = encapsulate(list(generate_frames(ds.PixelData)), has_bot=False)
     ds.NumberOfFrames = 1
     ds.save_as(path)
     with pytest.raises(ImageError, match="2 frames of compressed pixels, 1 in the header"):
@@ -369,6 +432,93 @@ def test_padding_may_be_written_without_its_sign(make: Make) -> None:
     pixels = np.array([[0x0800, 0, 100], [5, 7, 0xF800]], np.uint16).view(np.int16)
     path = make(pixels, BitsStored=12, PixelPaddingValue=-2048, RescaleIntercept=0)
     np.testing.assert_array_equal(read_pixels(path), [[0, 0, 100], [5, 7, 0]])
+
+
+def test_padding_may_be_written_as_stored_bits_and_more_than_once(make: Make) -> None:
+    pixels = np.array([[-2000, 0, 100], [5, 7, -2001]], np.int16)
+    path = make(pixels, BitsStored=12, RescaleSlope=1, RescaleIntercept=0)
+    ds = pydicom.dcmread(path)
+    ds.add_new("PixelPaddingValue", "SS", [4096 - 2000, -2001])
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path), [[0, 0, 100], [5, 7, 0]])
+
+
+def test_unsigned_padding_is_no_value_of_tissue(make: Make) -> None:
+    pixels = np.array([[63536, 2096, 100]], np.uint16)
+    path = make(pixels, BitsStored=12, RescaleSlope=1, RescaleIntercept=0)
+    ds = pydicom.dcmread(path)
+    ds.add_new("PixelPaddingValue", "SS", -2000)
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path), [[100, 2096, 100]])
+
+
+def test_padding_that_is_no_number_is_refused(make: Make) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.add_new("PixelPaddingValue", "LO", "Doe^Jane")
+    ds.save_as(path)
+    with pytest.raises(ImageError, match="padding that is no number") as caught:
+        read_pixels(path)
+    assert "Doe" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["BitsStored", "PixelRepresentation"])
+def test_what_a_header_leaves_open_about_values_is_told(make: Make, missing: str) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    assert not read_header(path).info.oddities
+    delattr(ds, missing)
+    ds.save_as(path)
+    assert read_header(path).info.oddities
+
+
+def test_a_missing_photometric_interpretation_is_told(make: Make) -> None:
+    path = radiograph(make, U12, PhotometricInterpretation="")
+    assert "no photometric interpretation" in read_header(path).info.oddities[0]
+
+
+def test_an_unknown_window_function_is_told(make: Make) -> None:
+    window = {"WindowCenter": 512, "WindowWidth": 1024}
+    path = radiograph(make, U12, **window, VOILUTFunction="CURVED")
+    assert "not known" in read_header(path).info.oddities[0]
+
+
+def test_a_table_beside_a_rescale_is_refused(make: Make) -> None:
+    table = lut(np.arange(4096), 0, 16)
+    with pytest.raises(ImageError, match="both a modality lookup table and a rescale"):
+        read_pixels(make(U12, ModalityLUTSequence=table, RescaleSlope=2, RescaleIntercept=-5))
+    same = make(U12, ModalityLUTSequence=table, RescaleSlope=1, RescaleIntercept=0)
+    np.testing.assert_array_equal(read_pixels(same), U12)
+
+
+def frames_of_two(make: Make, rescales: list[dict[str, float]], **elements: Any) -> Path:
+    path = make(np.stack([U12, U12]), **elements)
+    ds = pydicom.dcmread(path)
+    groups = []
+    for rescale in rescales:
+        transformation, group = Dataset(), Dataset()
+        for keyword, value in rescale.items():
+            setattr(transformation, keyword, value)
+        group.PixelValueTransformationSequence = Sequence([transformation])
+        groups.append(group)
+    ds.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    ds.save_as(path)
+    return path
+
+
+def test_a_frame_rescaled_otherwise_than_its_file_is_refused(make: Make) -> None:
+    scaled = [{"RescaleSlope": 1, "RescaleIntercept": -1024}] * 2
+    sound = frames_of_two(make, scaled, RescaleSlope=1, RescaleIntercept=-1024)
+    np.testing.assert_array_equal(read_pixels(sound, 1), U12 - 1024.0)
+    with pytest.raises(ImageError, match="contradicts that of the file"):
+        read_pixels(frames_of_two(make, scaled, RescaleSlope=1, RescaleIntercept=0), 1)
+
+
+def test_a_frame_without_hounsfield_units_is_refused(make: Make) -> None:
+    path = frames_of_two(make, [{"RescaleSlope": 1, "RescaleIntercept": -1024}, {}])
+    np.testing.assert_array_equal(read_pixels(path, 0), U12 - 1024.0)
+    with pytest.raises(ImageError, match="without a rescale to HU"):
+        read_pixels(path, 1)
 
 
 @pytest.mark.parametrize("inverted", [False, True])

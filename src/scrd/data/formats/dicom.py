@@ -154,7 +154,9 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 _plane(_orientation(dataset, 0)),
                 _spacing(dataset),
                 _is_localizer(dataset),
-                oddities(dataset, form.photometric) if form.channels == 1 else (),
+                oddities(dataset, form.photometric, is_float=form.is_float)
+                if form.channels == 1
+                else (),
                 is_windowed(dataset) if form.channels == 1 else None,
             )
         return DicomHeader(
