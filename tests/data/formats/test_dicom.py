@@ -122,7 +122,7 @@ I16 = RNG.integers(-(2**15), 2**15, (7, 5), dtype=np.int16)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("pixels", [U12, I16], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("pixels", [U12, I16 // 4], ids=["unsigned", "signed"])
 def test_ct_is_in_hounsfield_units(make: Make, pixels: np.ndarray, syntax: str) -> None:
     path = make(pixels, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
     ds = pydicom.dcmread(path)
@@ -481,6 +481,83 @@ def test_an_unknown_window_function_is_told(make: Make) -> None:
     window = {"WindowCenter": 512, "WindowWidth": 1024}
     path = radiograph(make, U12, **window, VOILUTFunction="CURVED")
     assert "not known" in read_header(path).info.oddities[0]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "reason"),
+    [
+        ("NumberOfFrames", "LO", "Doe^Jane", "a number of frames that is no number"),
+        ("HighBit", "LO", "Doe^Jane", "a high bit that is no number"),
+        ("PixelRepresentation", "LO", "Doe^Jane", "a pixel representation that is no number"),
+        ("BitsStored", "US", [12, 16], "stored bits of several values"),
+        ("BitsStored", "US", 0, "0 bits stored in 16"),
+    ],
+)
+def test_numbers_about_bits_that_are_none_are_refused(
+    make: Make, keyword: str, vr: str, value: Any, reason: str
+) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.add_new(keyword, vr, value)
+    ds.save_as(path)
+    with pytest.raises(ImageError, match=reason):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("rescale", "reason"),
+    [((1000, 0), "above 32,767"), ((-1, 0), "negative slope"), ((1, 40000), "above 32,767")],
+)
+def test_impossible_hounsfield_units_are_refused(
+    make: Make, rescale: tuple[float, float], reason: str
+) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read_pixels(make(U12, RescaleSlope=rescale[0], RescaleIntercept=rescale[1]))
+
+
+def test_negative_hounsfield_units_read_as_unsigned_are_refused(make: Make) -> None:
+    words = (U12.astype(np.int32) - 1024).astype(np.int16)
+    path = make(words, PixelRepresentation=0, RescaleSlope=1, RescaleIntercept=0)
+    with pytest.raises(ImageError, match="above 32,767"):
+        read_pixels(path)
+
+
+def test_windows_of_unequal_numbers_are_told(make: Make) -> None:
+    path = radiograph(make, U12, WindowCenter=[512, 40], WindowWidth=1024)
+    assert "centres than widths" in read_header(path).info.oddities[0]
+
+
+@pytest.mark.parametrize("keyword", ["Modality", "BodyPartExamined", "ViewPosition"])
+@pytest.mark.parametrize("value", ["Doe^Jane", "19700131"])
+def test_no_name_or_date_is_taken_for_a_code(make: Make, keyword: str, value: str) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.add_new(keyword, "LO", value)
+    ds.save_as(path)
+    info = read_header(path).info
+    assert value.upper() not in (info.modality, info.body_part, info.view)
+
+
+def with_palette(make: Make, first: int) -> Path:
+    indices = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    path = make(indices, "US", PhotometricInterpretation="PALETTE COLOR")
+    ds = pydicom.dcmread(path)
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTable"
+        ds.add_new(f"{name}Descriptor", "US", [256, first % 2**16, 16])
+        ds.add_new(f"{name}Data", "OW", (np.arange(256, dtype="<u2") * 257).tobytes())
+    ds.save_as(path)
+    return path
+
+
+def test_a_palette_may_begin_below_zero(make: Make) -> None:
+    shown = read_pixels(with_palette(make, -10))[..., 0]
+    np.testing.assert_array_equal(shown.ravel(), np.arange(200) + 10)
+
+
+def test_a_palette_without_a_colour_for_any_pixel_is_refused(make: Make) -> None:
+    with pytest.raises(ImageError, match="without a colour"):
+        read_pixels(with_palette(make, 300))
 
 
 def test_a_table_beside_a_rescale_is_refused(make: Make) -> None:
@@ -1065,7 +1142,9 @@ def test_lossless_jpeg_keeps_every_value(make: Make, bits: int, syntax: str) -> 
     kind = np.uint8 if bits == 8 else np.uint16
     pixels = RNG.integers(0, 2**bits, (24, 17)).astype(kind)
     frame = codecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits)
-    path = make(pixels, BitsStored=bits, RescaleIntercept=-1024, RescaleSlope=1)
+    path = make(
+        pixels, "MR", MRImageStorage, BitsStored=bits, RescaleIntercept=-1024, RescaleSlope=1
+    )
     ds = pydicom.dcmread(path)
     ds.file_meta.TransferSyntaxUID = syntax
     ds.PixelData = pydicom.encaps.encapsulate([frame])

@@ -28,7 +28,7 @@ from pydicom.uid import (
 )
 
 from scrd.data.formats.dicom_codecs import register
-from scrd.data.formats.dicom_elements import text, whole
+from scrd.data.formats.dicom_elements import integers, is_empty, text, whole
 from scrd.data.formats.dicom_file import Parsed, Pixels
 from scrd.data.formats.info import Refused
 
@@ -115,12 +115,13 @@ def read_format(parsed: Parsed, max_pixels: int) -> Format:
         raise Refused(f"{samples} samples a pixel, which contradicts {photometric}")
     if rows * columns * samples > max_pixels:
         raise Refused(f"more than {max_pixels:,} pixels ({columns}x{rows}x{samples})")
-    frames = whole(dataset, "NumberOfFrames") or 1
+    frames = _single(dataset, "NumberOfFrames", "a number of frames") or 1
     if not 1 <= frames <= _MAX_FRAMES:
         raise Refused(f"{frames} frames")
     allocated = whole(dataset, "BitsAllocated") or 0
-    stored = whole(dataset, "BitsStored") or allocated
-    high = whole(dataset, "HighBit")
+    stored = _single(dataset, "BitsStored", "a number of stored bits")
+    stored = allocated if stored is None else stored
+    high = _single(dataset, "HighBit", "a high bit")
     high = stored - 1 if high is None or is_float else high
     if is_float:
         allocated = stored = 32 if parsed.pixels.keyword == "FloatPixelData" else 64
@@ -146,8 +147,18 @@ def read_format(parsed: Parsed, max_pixels: int) -> Format:
     )
 
 
+def _single(dataset: Dataset, keyword: str, what: str) -> int | None:
+    """The one number of an element; None where it is absent or empty."""
+    found = integers(dataset, keyword)
+    if found is None and not is_empty(dataset, keyword):
+        raise Refused(f"{what} that is no number")
+    if found is not None and len(found) > 1:
+        raise Refused(f"{what} of several values")
+    return found[0] if found else None
+
+
 def _flag(dataset: Dataset, keyword: str, what: str) -> int:
-    found = whole(dataset, keyword) or 0
+    found = _single(dataset, keyword, what) or 0
     if found not in (0, 1):
         raise Refused(f"{what} of {found}, not 0 or 1")
     return found

@@ -27,6 +27,7 @@ from scrd.data.formats.dicom_decoding import (
 )
 from scrd.data.formats.dicom_elements import (
     group,
+    integers,
     is_empty,
     item,
     number,
@@ -49,6 +50,7 @@ _NEEDED = (
     ("BitsStored", "number of stored bits"),
     ("PixelRepresentation", "pixel representation"),
 )
+_MOST_HOUNSFIELD = 32_767  # extended scales for metal end near 30,710
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[np.float64]
@@ -87,6 +89,9 @@ def oddities(dataset: Dataset, photometric: str, *, is_float: bool) -> tuple[str
     if listed is not None and lut(listed, dataset, signed=True) is None:
         found.append("a lookup table for display that is broken")
     named = not (is_empty(place, "WindowCenter") and is_empty(place, "WindowWidth"))
+    centres, widths = (integers(place, key) or () for key in ("WindowCenter", "WindowWidth"))
+    if len(centres) != len(widths) and centres and widths:
+        found.append("display windows of more centres than widths, or the reverse")
     if listed is None and named and _window_of(place) is None:
         found.append("a display window that is incomplete, not a number, or without width")
     kind = (text(place, "VOILUTFunction") or "LINEAR").upper()
@@ -188,7 +193,10 @@ def _grey(
     rows = max(1, _BLOCK // form.columns)
     for top in range(0, form.rows, rows):
         pixels[top : top + rows] = values(stored[top : top + rows].astype(np.float64))
-    return pixels if empty is None else _darkened(pixels, empty)
+    pixels = pixels if empty is None else _darkened(pixels, empty)
+    if unit(dataset) == "HU" and pixels.max() > _MOST_HOUNSFIELD:
+        raise Refused(f"Hounsfield units above {_MOST_HOUNSFIELD:,}, which nothing has")
+    return pixels
 
 
 def _measured(stored: NDArray[Any], dataset: Dataset, index: int) -> NDArray[np.float32]:
@@ -250,6 +258,8 @@ def _check_rescale(dataset: Dataset, frame: int) -> None:
         raise Refused("a rescale of the frame that contradicts that of the file")
     if item(dataset, "ModalityLUTSequence") is not None and (slope, intercept) != (1, 0):
         raise Refused("both a modality lookup table and a rescale")
+    if unit(dataset) == "HU" and slope < 0:
+        raise Refused("Hounsfield units with a negative slope")
     if unit(dataset) == "HU" and unit(dataset, frame) != "HU":
         raise Refused("a frame without a rescale to HU, unlike the first one")
 
