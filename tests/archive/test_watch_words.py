@@ -12,7 +12,8 @@ NORMAL = Verdict(0.5, 0.75, False, 2, "bonferroni")
 
 
 def summary(verdicts, failures=(), unwritten=(), doubted=0):
-    return Summary(26, 1, 2, 1, doubted, tuple(failures), (), tuple(unwritten), tuple(verdicts))
+    told = (tuple(failures), (), tuple(unwritten))
+    return Summary(26, 1, 2, 1, doubted, *told, verdicts=tuple(verdicts))
 
 
 def test_one_study():

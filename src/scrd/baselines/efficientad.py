@@ -167,7 +167,7 @@ def required_files(folder: str | None) -> tuple[Path, list[Path]]:
     """
     root = Path("FOLDER") if folder is None else Path(folder)
     teacher, imagenet = root / TEACHER_FILE, root / IMAGES_FOLDER
-    images = find_images(imagenet) if folder is not None else []
+    images = find_images(imagenet) if imagenet.is_dir() else []
     if folder is None or not teacher.is_file() or not images:
         missing = teacher if folder is None or not teacher.is_file() else imagenet
         raise ScrdError(

@@ -181,7 +181,7 @@ def test_bits_beyond_those_stored_are_refused(make: Make, compressed: str | None
     path = radiograph(make, U12 | 0xA000, BitsStored=12)
     if compressed:
         compress(path, compressed)
-    with pytest.raises(ImageError, match="bits above the 12 that the header calls stored"):
+    with pytest.raises(ImageError, match="more than the 12 bits"):
         read_pixels(path)
 
 
@@ -191,7 +191,7 @@ def test_colour_and_palettes_beyond_the_stored_bits_are_refused(make: Make) -> N
         make(colour, "US", BitsStored=7),
         make(colour[..., 0], "US", BitsStored=7, PhotometricInterpretation="PALETTE COLOR"),
     ):
-        with pytest.raises(ImageError, match="bits above the 7"):
+        with pytest.raises(ImageError, match="more than the 7 bits"):
             read_pixels(path)
 
 

@@ -67,7 +67,10 @@ def check_beyond(
     if empty is not None:
         sound |= empty
     if not sound.all():
-        raise Refused(f"pixels use bits above the {form.stored} that the header calls stored")
+        raise Refused(
+            f"pixels use more than the {form.stored} bits that the header says are stored, and are "
+            "not its padding"
+        )
 
 
 def _bits(words: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
