@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -18,6 +19,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGLossless,
     JPEGLosslessSV1,
     MRImageStorage,
@@ -82,6 +84,29 @@ def radiograph(make: Make, pixels: np.ndarray, **elements: Any) -> Path:
     return make(pixels, "DX", DigitalXRayImageStorageForPresentation, **elements)
 
 
+def compress(path: Path, syntax: str) -> None:
+    """Write the 16-bit words of a file as one compressed frame."""
+    ds = pydicom.dcmread(path)
+    words = np.frombuffer(ds.PixelData, np.uint16).reshape(ds.Rows, ds.Columns)
+    if syntax == RLELossless:
+        ds.compress(RLELossless)
+    else:
+        codecs = pytest.importorskip("imagecodecs")
+        code = codecs.jpeg2k_encode if syntax == JPEG2000Lossless else codecs.jpeg8_encode
+        options = (
+            {"level": 0, "codecformat": "J2K"}
+            if syntax == JPEG2000Lossless
+            else {
+                "lossless": True,
+                "bitspersample": 16,
+            }
+        )
+        ds.PixelData = encapsulate([code(words, **options)])
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+
+
 def lut(entries: np.ndarray, first: int, bits: int) -> Sequence:
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
@@ -97,7 +122,7 @@ I16 = RNG.integers(-(2**15), 2**15, (7, 5), dtype=np.int16)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-@pytest.mark.parametrize("pixels", [U12, I16], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("pixels", [U12, I16 // 4], ids=["unsigned", "signed"])
 def test_ct_is_in_hounsfield_units(make: Make, pixels: np.ndarray, syntax: str) -> None:
     path = make(pixels, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
     ds = pydicom.dcmread(path)
@@ -151,18 +176,44 @@ def test_twelve_bits_fill_the_display_range_by_the_header(make: Make) -> None:
     np.testing.assert_allclose(read_pixels(signed), wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_bits_beyond_those_stored_are_explained_or_refused(make: Make) -> None:
+@pytest.mark.parametrize("compressed", [None, RLELossless, JPEGLosslessSV1, JPEG2000Lossless])
+def test_bits_beyond_those_stored_are_refused(make: Make, compressed: str | None) -> None:
     path = radiograph(make, U12 | 0xA000, BitsStored=12)
+    if compressed:
+        compress(path, compressed)
     with pytest.raises(ImageError, match="more than the 12 bits"):
         read_pixels(path)
-    ds = pydicom.dcmread(path)
+
+
+def test_colour_and_palettes_beyond_the_stored_bits_are_refused(make: Make) -> None:
+    colour = np.full((4, 4, 3), 200, np.uint8)
+    for path in (
+        make(colour, "US", BitsStored=7),
+        make(colour[..., 0], "US", BitsStored=7, PhotometricInterpretation="PALETTE COLOR"),
+    ):
+        with pytest.raises(ImageError, match="more than the 7 bits"):
+            read_pixels(path)
+
+
+def test_overlays_above_the_stored_bits_are_no_values(make: Make) -> None:
+    ds = dataset(U12 | 0xA000, "DX", DigitalXRayImageStorageForPresentation, BitsStored=12)
     ds.add_new(0x60000102, "US", 13)
-    ds.save_as(path)
+    path = make(U12)
+    ds.save_as(path, enforce_file_format=True)
     np.testing.assert_allclose(read_pixels(path), U12 * (255 / 4095), rtol=1e-6)
-    signed = (I16 >> 4).astype(np.int16)
-    for written in (signed, signed & 0x0FFF):  # with the sign in all bits, and in one
-        path = make(written, BitsStored=12, RescaleIntercept=0)
-        np.testing.assert_array_equal(read_pixels(path), signed)
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("syntax", [None, JPEGLossless, JPEG2000Lossless])
+def test_negative_values_may_lack_the_upper_bits_of_their_sign(
+    make: Make, extended: bool, syntax: str | None
+) -> None:
+    signed = (U12.astype(np.int32) - 2048).astype(np.int16)
+    words = signed if extended else signed & 0x0FFF
+    path = make(words, BitsStored=12, RescaleSlope=1, RescaleIntercept=0)
+    if syntax:
+        compress(path, syntax)
+    np.testing.assert_array_equal(read_pixels(path), signed)
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")  # of pydicom's sigmoid
@@ -327,10 +378,13 @@ def test_what_a_header_says_of_words_is_held_against_them(
         read_pixels(make(U12, **elements))
 
 
-def test_more_frames_than_announced_are_refused(make: Make) -> None:
+@pytest.mark.parametrize("table", [False, True])
+def test_more_frames_than_announced_are_refused(make: Make, table: bool) -> None:
     path = make(np.stack([U12, U12]), "US", UltrasoundMultiFrameImageStorage)
     ds = pydicom.dcmread(path)
     ds.compress(RLELossless)
+    if not table:
+        ds.PixelData = encapsulate(list(generate_frames(ds.PixelData)), has_bot=False)
     ds.NumberOfFrames = 1
     ds.save_as(path)
     with pytest.raises(ImageError, match="2 frames of compressed pixels, 1 in the header"):
@@ -378,6 +432,170 @@ def test_padding_may_be_written_without_its_sign(make: Make) -> None:
     pixels = np.array([[0x0800, 0, 100], [5, 7, 0xF800]], np.uint16).view(np.int16)
     path = make(pixels, BitsStored=12, PixelPaddingValue=-2048, RescaleIntercept=0)
     np.testing.assert_array_equal(read_pixels(path), [[0, 0, 100], [5, 7, 0]])
+
+
+def test_padding_may_be_written_as_stored_bits_and_more_than_once(make: Make) -> None:
+    pixels = np.array([[-2000, 0, 100], [5, 7, -2001]], np.int16)
+    path = make(pixels, BitsStored=12, RescaleSlope=1, RescaleIntercept=0)
+    ds = pydicom.dcmread(path)
+    ds.add_new("PixelPaddingValue", "SS", [4096 - 2000, -2001])
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path), [[0, 0, 100], [5, 7, 0]])
+
+
+def test_unsigned_padding_is_no_value_of_tissue(make: Make) -> None:
+    pixels = np.array([[63536, 2096, 100]], np.uint16)
+    path = make(pixels, BitsStored=12, RescaleSlope=1, RescaleIntercept=0)
+    ds = pydicom.dcmread(path)
+    ds.add_new("PixelPaddingValue", "SS", -2000)
+    ds.save_as(path)
+    np.testing.assert_array_equal(read_pixels(path), [[100, 2096, 100]])
+
+
+def test_padding_that_is_no_number_is_refused(make: Make) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.add_new("PixelPaddingValue", "LO", "Doe^Jane")
+    ds.save_as(path)
+    with pytest.raises(ImageError, match="padding that is no number") as caught:
+        read_pixels(path)
+    assert "Doe" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["BitsStored", "PixelRepresentation"])
+def test_what_a_header_leaves_open_about_values_is_told(make: Make, missing: str) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    assert not read_header(path).info.oddities
+    delattr(ds, missing)
+    ds.save_as(path)
+    assert read_header(path).info.oddities
+
+
+def test_a_missing_photometric_interpretation_is_told(make: Make) -> None:
+    path = radiograph(make, U12, PhotometricInterpretation="")
+    assert "no photometric interpretation" in read_header(path).info.oddities[0]
+
+
+def test_an_unknown_window_function_is_told(make: Make) -> None:
+    window = {"WindowCenter": 512, "WindowWidth": 1024}
+    path = radiograph(make, U12, **window, VOILUTFunction="CURVED")
+    assert "not known" in read_header(path).info.oddities[0]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "vr", "value", "reason"),
+    [
+        ("NumberOfFrames", "LO", "Doe^Jane", "a number of frames that is no number"),
+        ("HighBit", "LO", "Doe^Jane", "a high bit that is no number"),
+        ("PixelRepresentation", "LO", "Doe^Jane", "a pixel representation that is no number"),
+        ("BitsStored", "US", [12, 16], "stored bits of several values"),
+        ("BitsStored", "US", 0, "0 bits stored in 16"),
+    ],
+)
+def test_numbers_about_bits_that_are_none_are_refused(
+    make: Make, keyword: str, vr: str, value: Any, reason: str
+) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.add_new(keyword, vr, value)
+    ds.save_as(path)
+    with pytest.raises(ImageError, match=reason):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("rescale", "reason"),
+    [((1000, 0), "above 32,767"), ((-1, 0), "negative slope"), ((1, 40000), "above 32,767")],
+)
+def test_impossible_hounsfield_units_are_refused(
+    make: Make, rescale: tuple[float, float], reason: str
+) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read_pixels(make(U12, RescaleSlope=rescale[0], RescaleIntercept=rescale[1]))
+
+
+def test_negative_hounsfield_units_read_as_unsigned_are_refused(make: Make) -> None:
+    words = (U12.astype(np.int32) - 1024).astype(np.int16)
+    path = make(words, PixelRepresentation=0, RescaleSlope=1, RescaleIntercept=0)
+    with pytest.raises(ImageError, match="above 32,767"):
+        read_pixels(path)
+
+
+def test_windows_of_unequal_numbers_are_told(make: Make) -> None:
+    path = radiograph(make, U12, WindowCenter=[512, 40], WindowWidth=1024)
+    assert "centres than widths" in read_header(path).info.oddities[0]
+
+
+@pytest.mark.parametrize("keyword", ["Modality", "BodyPartExamined", "ViewPosition"])
+@pytest.mark.parametrize("value", ["Doe^Jane", "19700131"])
+def test_no_name_or_date_is_taken_for_a_code(make: Make, keyword: str, value: str) -> None:
+    path = make(U12)
+    ds = pydicom.dcmread(path)
+    ds.add_new(keyword, "LO", value)
+    ds.save_as(path)
+    info = read_header(path).info
+    assert value.upper() not in (info.modality, info.body_part, info.view)
+
+
+def with_palette(make: Make, first: int) -> Path:
+    indices = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    path = make(indices, "US", PhotometricInterpretation="PALETTE COLOR")
+    ds = pydicom.dcmread(path)
+    for colour in ("Red", "Green", "Blue"):
+        name = f"{colour}PaletteColorLookupTable"
+        ds.add_new(f"{name}Descriptor", "US", [256, first % 2**16, 16])
+        ds.add_new(f"{name}Data", "OW", (np.arange(256, dtype="<u2") * 257).tobytes())
+    ds.save_as(path)
+    return path
+
+
+def test_a_palette_may_begin_below_zero(make: Make) -> None:
+    shown = read_pixels(with_palette(make, -10))[..., 0]
+    np.testing.assert_array_equal(shown.ravel(), np.arange(200) + 10)
+
+
+def test_a_palette_without_a_colour_for_any_pixel_is_refused(make: Make) -> None:
+    with pytest.raises(ImageError, match="without a colour"):
+        read_pixels(with_palette(make, 300))
+
+
+def test_a_table_beside_a_rescale_is_refused(make: Make) -> None:
+    table = lut(np.arange(4096), 0, 16)
+    with pytest.raises(ImageError, match="both a modality lookup table and a rescale"):
+        read_pixels(make(U12, ModalityLUTSequence=table, RescaleSlope=2, RescaleIntercept=-5))
+    same = make(U12, ModalityLUTSequence=table, RescaleSlope=1, RescaleIntercept=0)
+    np.testing.assert_array_equal(read_pixels(same), U12)
+
+
+def frames_of_two(make: Make, rescales: list[dict[str, float]], **elements: Any) -> Path:
+    path = make(np.stack([U12, U12]), **elements)
+    ds = pydicom.dcmread(path)
+    groups = []
+    for rescale in rescales:
+        transformation, group = Dataset(), Dataset()
+        for keyword, value in rescale.items():
+            setattr(transformation, keyword, value)
+        group.PixelValueTransformationSequence = Sequence([transformation])
+        groups.append(group)
+    ds.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    ds.save_as(path)
+    return path
+
+
+def test_a_frame_rescaled_otherwise_than_its_file_is_refused(make: Make) -> None:
+    scaled = [{"RescaleSlope": 1, "RescaleIntercept": -1024}] * 2
+    sound = frames_of_two(make, scaled, RescaleSlope=1, RescaleIntercept=-1024)
+    np.testing.assert_array_equal(read_pixels(sound, 1), U12 - 1024.0)
+    with pytest.raises(ImageError, match="contradicts that of the file"):
+        read_pixels(frames_of_two(make, scaled, RescaleSlope=1, RescaleIntercept=0), 1)
+
+
+def test_a_frame_without_hounsfield_units_is_refused(make: Make) -> None:
+    path = frames_of_two(make, [{"RescaleSlope": 1, "RescaleIntercept": -1024}, {}])
+    np.testing.assert_array_equal(read_pixels(path, 0), U12 - 1024.0)
+    with pytest.raises(ImageError, match="without a rescale to HU"):
+        read_pixels(path, 1)
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -924,7 +1142,9 @@ def test_lossless_jpeg_keeps_every_value(make: Make, bits: int, syntax: str) -> 
     kind = np.uint8 if bits == 8 else np.uint16
     pixels = RNG.integers(0, 2**bits, (24, 17)).astype(kind)
     frame = codecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits)
-    path = make(pixels, BitsStored=bits, RescaleIntercept=-1024, RescaleSlope=1)
+    path = make(
+        pixels, "MR", MRImageStorage, BitsStored=bits, RescaleIntercept=-1024, RescaleSlope=1
+    )
     ds = pydicom.dcmread(path)
     ds.file_meta.TransferSyntaxUID = syntax
     ds.PixelData = pydicom.encaps.encapsulate([frame])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ _MAGIC = slice(128, 132)
 _SHORT_VRS = frozenset((b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US").split())
 _LONGEST_START = 1024  # bytes; of the first element of a file without preamble
 _OWN = "scrd"
+_CODE = re.compile(r"(?!\d{6})[A-Z0-9 _/.&()+-]{1,32}")
 _ORTHONORMAL = 1e-2  # largest error of a direction cosine's length, and of a right angle
 
 Vector = tuple[float, ...]
@@ -148,13 +150,15 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 form.stored,
                 "DICOM",
                 unit(dataset) if form.channels == 1 else "stored",
-                _upper(dataset, "Modality"),
-                _upper(dataset, "BodyPartExamined"),
-                _upper(dataset, "ViewPosition"),
+                _code(dataset, "Modality"),
+                _code(dataset, "BodyPartExamined"),
+                _code(dataset, "ViewPosition"),
                 _plane(_orientation(dataset, 0)),
                 _spacing(dataset),
                 _is_localizer(dataset),
-                oddities(dataset, form.photometric) if form.channels == 1 else (),
+                oddities(dataset, form.photometric, is_float=form.is_float)
+                if form.channels == 1
+                else (),
                 is_windowed(dataset) if form.channels == 1 else None,
             )
         return DicomHeader(
@@ -205,9 +209,10 @@ def _file_id(record: Dataset) -> tuple[str, ...]:
     return parts
 
 
-def _upper(dataset: Dataset, keyword: str) -> str | None:
-    found = text(dataset, keyword)
-    return None if found is None else found.upper()
+def _code(dataset: Dataset, keyword: str) -> str | None:
+    """A word that messages may quote: a name or a date in its place is none."""
+    found = (text(dataset, keyword) or "").upper()
+    return found if _CODE.fullmatch(found) else None
 
 
 def _patient(dataset: Dataset) -> str | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from scrd.data.formats.dicom_decoding import Format
-from scrd.data.formats.dicom_elements import number, whole
+from scrd.data.formats.dicom_elements import integers, is_empty, number
 from scrd.data.formats.info import Refused
 
 _FLOAT_PADDING = {4: "FloatPixelPadding", 8: "DoubleFloatPixelPadding"}
@@ -29,10 +29,9 @@ def stored_values(words: NDArray[Any], form: Format) -> NDArray[Any]:
         Refused: The stored bits are said to lie above bits that are in use.
     """
     below = form.high + 1 - form.stored
-    if form.allocated < 8 or form.stored == form.allocated:
+    if form.allocated < 8 or form.stored >= form.allocated:
         return words
-    own = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder("="))
-    bits = own.view(f"u{own.itemsize}")
+    own, bits = _bits(words)
     if below and (bits & bits.dtype.type(2**below - 1)).any() and not form.overlays:
         raise Refused(
             f"pixels use the lowest {below} bits, which the high bit of the header leaves out"
@@ -43,32 +42,40 @@ def stored_values(words: NDArray[Any], form: Format) -> NDArray[Any]:
     return values
 
 
-def check_beyond(words: NDArray[Any], empty: NDArray[np.bool_] | None, form: Format) -> None:
-    """See that nothing but padding, overlays and signs lies above the stored bits.
+def check_beyond(
+    words: NDArray[Any], values: NDArray[Any], empty: NDArray[np.bool_] | None, form: Format
+) -> None:
+    """Hold the stored bits that a header announces against the bits that are in use.
 
     Args:
         words: (H, W) or (H, W, 3), as they lie in the file.
-        empty: (H, W), True on padding; None where there is none.
-        form: of the pixels.
+        values: What :func:`stored_values` makes of them.
+        empty: (H, W), True on padding, which may be any word.
+        form: Of the pixels.
 
     Raises:
-        Refused: Something does: the header tells less bits than are in use, or padding that it
-            does not name.
+        Refused: Bits above the stored ones are used, by no overlay, sign or padding.
     """
-    if form.allocated < 8 or form.high + 1 == form.allocated or form.overlays:
+    if form.allocated < 8 or form.stored >= form.allocated or form.overlays:
         return
-    own = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder("="))
-    above = own.view(f"u{own.itemsize}") >> (form.high + 1)
-    used = above != 0
-    if form.signed:  # of a negative value all of them may be set
-        used &= own >> form.high != -1
-    if empty is not None and empty.any():
-        used &= ~empty
-    if used.any():
+    _, bits = _bits(words)
+    above = form.allocated - 1 - form.high
+    upper = bits >> (form.high + 1)
+    sound = upper == 0
+    if form.signed:
+        sound |= (upper == 2**above - 1) & (values < 0)
+    if empty is not None:
+        sound |= empty
+    if not sound.all():
         raise Refused(
             f"pixels use more than the {form.stored} bits that the header says are stored, and are "
             "not its padding"
         )
+
+
+def _bits(words: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    own = np.ascontiguousarray(words, dtype=words.dtype.newbyteorder("="))
+    return own, own.view(f"u{own.itemsize}")
 
 
 def padding(
@@ -84,16 +91,30 @@ def padding(
 
     Returns:
         (H, W), True on padding; None where the header names none.
+
+    Raises:
+        Refused: The header names padding that is no number.
     """
-    first = _as_word(whole(dataset, "PixelPaddingValue"), form)
-    if first is None:
+    named = _named(dataset, "PixelPaddingValue")
+    limit = _named(dataset, "PixelPaddingRangeLimit")
+    if not named:
         return None
-    last = _as_word(whole(dataset, "PixelPaddingRangeLimit"), form)
-    ends = sorted((first, first if last is None else last))
-    found: NDArray[np.bool_] = (words >= ends[0]) & (words <= ends[1])
-    if values is not words:
-        found |= (values >= ends[0]) & (values <= ends[1])
+    found = np.zeros(words.shape, np.bool_)
+    for pixels, bits in ((words, form.allocated), (values, form.stored)):
+        last = _as_pixel(limit[0], form, bits) if limit else None
+        for value in named:
+            first = _as_pixel(value, form, bits)
+            if first is not None:
+                low, high = sorted((first, first if last is None else last))
+                found |= (pixels >= low) & (pixels <= high)
     return found
+
+
+def _named(dataset: Dataset, keyword: str) -> tuple[int, ...]:
+    found = integers(dataset, keyword)
+    if found is None and not is_empty(dataset, keyword):
+        raise Refused("pixel padding that is no number")
+    return found or ()
 
 
 def float_padding(values: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
@@ -108,13 +129,11 @@ def float_padding(values: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
     return found
 
 
-def _as_word(value: int | None, form: Format) -> int | None:
-    """Read a value as signed or unsigned as the words are; many writers mix them up."""
-    if value is None:
-        return None
-    if form.signed and value >= 2 ** (form.allocated - 1):
-        value -= 2**form.allocated
-    elif not form.signed and value < 0:
-        value += 2**form.allocated
-    kind = np.iinfo(f"{'i' if form.signed else 'u'}{max(1, form.allocated // 8)}")
-    return value if kind.min <= value <= kind.max else None
+def _as_pixel(value: int, form: Format, bits: int) -> int | None:
+    """Read a value as signed or unsigned as pixels of some bits are; many writers mix them up."""
+    if form.signed and value >= 2 ** (bits - 1):
+        value -= 2**bits
+    elif not form.signed and value < 0 and bits == form.allocated:
+        value += 2**bits  # fewer bits would make a value of it that tissue may have
+    low = -(2 ** (bits - 1)) if form.signed else 0
+    return value if low <= value < low + 2**bits else None

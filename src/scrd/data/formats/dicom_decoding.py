@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from numpy.typing import NDArray
@@ -12,14 +13,22 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
+    UID,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
     JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
     JPEGLSTransferSyntaxes,
     JPEGTransferSyntaxes,
     RLELossless,
 )
 
 from scrd.data.formats.dicom_codecs import register
-from scrd.data.formats.dicom_elements import text, whole
+from scrd.data.formats.dicom_elements import integers, is_empty, text, whole
 from scrd.data.formats.dicom_file import Parsed, Pixels
 from scrd.data.formats.info import Refused
 
@@ -27,6 +36,14 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MAX_FRAMES = 65_536
+_ITEM = b"\xfe\xff\x00\xe0"
+_CODE_STARTS = (b"\xff\xd8", b"\xff\x4f")  # JPEG and JPEG-LS, JPEG 2000
+# whose words hold the stored bits and nothing else
+_EXACT = (
+    JPEGExtended12Bit,
+    *(JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless),
+    *(HTJ2KLossless, HTJ2KLosslessRPCL),
+)
 
 
 @dataclass(frozen=True)
@@ -98,12 +115,13 @@ def read_format(parsed: Parsed, max_pixels: int) -> Format:
         raise Refused(f"{samples} samples a pixel, which contradicts {photometric}")
     if rows * columns * samples > max_pixels:
         raise Refused(f"more than {max_pixels:,} pixels ({columns}x{rows}x{samples})")
-    frames = whole(dataset, "NumberOfFrames") or 1
+    frames = _single(dataset, "NumberOfFrames", "a number of frames") or 1
     if not 1 <= frames <= _MAX_FRAMES:
         raise Refused(f"{frames} frames")
     allocated = whole(dataset, "BitsAllocated") or 0
-    stored = whole(dataset, "BitsStored") or allocated
-    high = whole(dataset, "HighBit")
+    stored = _single(dataset, "BitsStored", "a number of stored bits")
+    stored = allocated if stored is None else stored
+    high = _single(dataset, "HighBit", "a high bit")
     high = stored - 1 if high is None or is_float else high
     if is_float:
         allocated = stored = 32 if parsed.pixels.keyword == "FloatPixelData" else 64
@@ -129,8 +147,18 @@ def read_format(parsed: Parsed, max_pixels: int) -> Format:
     )
 
 
+def _single(dataset: Dataset, keyword: str, what: str) -> int | None:
+    """The one number of an element; None where it is absent or empty."""
+    found = integers(dataset, keyword)
+    if found is None and not is_empty(dataset, keyword):
+        raise Refused(f"{what} that is no number")
+    if found is not None and len(found) > 1:
+        raise Refused(f"{what} of several values")
+    return found[0] if found else None
+
+
 def _flag(dataset: Dataset, keyword: str, what: str) -> int:
-    found = whole(dataset, keyword) or 0
+    found = _single(dataset, keyword, what) or 0
     if found not in (0, 1):
         raise Refused(f"{what} of {found}, not 0 or 1")
     return found
@@ -141,8 +169,7 @@ def decode_frame(
 ) -> tuple[NDArray[Any], str]:
     """Decode one frame: (H, W) or (H, W, 3) and the colour space it is in.
 
-    What is not compressed, or by run lengths, are whole words, of which some bits are the values,
-    see :func:`scrd.data.formats.dicom_bits.stored_values`.
+    They are whole words, of which some bits are the values, see :func:`word_format`.
     """
     pixels, syntax = parsed.pixels, parsed.syntax
     assert pixels is not None
@@ -160,7 +187,7 @@ def decode_frame(
             raise Refused("compressed pixel data that are not divided into fragments")
         found = [parsed.dataset.get(f"ExtendedOffsetTable{part}") for part in ("", "Lengths")]
         offsets = (found[0], found[1]) if all(isinstance(x, bytes) for x in found) else None
-        _check_frames(stream, pixels, form)
+        _check_frames(stream, pixels, syntax, form)
         stream.seek(pixels.offset)
         frame = get_frame(stream, index, number_of_frames=form.frames, extended_offsets=offsets)
         _check_codestream(frame, str(syntax), form)
@@ -175,8 +202,8 @@ def decode_frame(
         "photometric_interpretation": form.photometric,
         "planar_configuration": form.planes,
         "bits_allocated": form.allocated,
-        # all of them, which leaves the choice to us
-        "bits_stored": form.allocated if is_in_words(parsed) else form.stored,
+        "bits_stored": form.stored,
+        "correct_unused_bits": False,  # which leaves the choice to us
         "pixel_representation": int(form.signed),
         "pixel_keyword": pixels.keyword,
         "pixel_vr": pixels.vr,
@@ -195,18 +222,37 @@ def decode_frame(
     return array, str(found_format["photometric_interpretation"])
 
 
-def is_in_words(parsed: Parsed) -> bool:
-    """Whether frames decode to whole words, and not to values."""
-    return parsed.syntax is None or not parsed.syntax.is_compressed or parsed.syntax == RLELossless
+def word_format(parsed: Parsed, form: Format, word_bits: int) -> Format:
+    """Where the stored bits lie in decoded words.
+
+    Args:
+        parsed: The file.
+        form: Of its pixels.
+        word_bits: Of the decoded array.
+
+    Returns:
+        Uncompressed and run-length encoded words are those of the header. Of other codes the
+        values begin at the lowest bit. What lossy wavelets decode to may exceed the stored bits a
+        little at sharp edges, and counts whole.
+    """
+    if parsed.syntax is None or not parsed.syntax.is_compressed or parsed.syntax == RLELossless:
+        return form
+    stored = form.stored if parsed.syntax in _EXACT else word_bits
+    return replace(form, allocated=word_bits, stored=stored, high=stored - 1)
 
 
-def _check_frames(stream: BinaryIO, pixels: Pixels, form: Format) -> None:
-    """Refuse an offset table of another number of frames than the header announces."""
+def _check_frames(stream: BinaryIO, pixels: Pixels, syntax: UID | None, form: Format) -> None:
+    """Refuse more frames than the header announces, by offset table or else by fragments."""
     stream.seek(pixels.offset)
     head = stream.read(8)
-    length = int.from_bytes(head[4:], "little") if head[:4] == b"\xfe\xff\x00\xe0" else 0
-    if length and length != 4 * form.frames:
-        raise Refused(f"{length // 4} frames of compressed pixels, {form.frames} in the header")
+    length = int.from_bytes(head[4:], "little") if head[:4] == _ITEM else 0
+    found = length // 4
+    if not length:
+        while (head := stream.read(10))[:4] == _ITEM and len(head) == 10:
+            found += syntax == RLELossless or head[8:] in _CODE_STARTS
+            stream.seek(int.from_bytes(head[4:8], "little") - 2, os.SEEK_CUR)
+    if found > form.frames or (length and length != 4 * form.frames):
+        raise Refused(f"{found} frames of compressed pixels, {form.frames} in the header")
 
 
 def _check_length(pixels: Pixels, form: Format, index: int) -> None:

@@ -67,6 +67,16 @@ def whole(dataset: Dataset, keyword: str) -> int | None:
     return None if found is None else int(found)
 
 
+def integers(dataset: Dataset, keyword: str) -> tuple[int, ...] | None:
+    """All numbers as integers, one or more; None where there is none, or one is not finite."""
+    found = elements(dataset, keyword)
+    try:
+        several = isinstance(found, (MultiValue, list, tuple))
+        return tuple(int(float(x)) for x in (found if several else (found,))) or None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
 def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
     """Exactly `count` finite numbers, else None."""
     try:

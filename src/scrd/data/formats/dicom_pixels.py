@@ -22,11 +22,12 @@ from scrd.data.formats.dicom_decoding import (
     PALETTE,
     Format,
     decode_frame,
-    is_in_words,
     read_format,
+    word_format,
 )
 from scrd.data.formats.dicom_elements import (
     group,
+    integers,
     is_empty,
     item,
     number,
@@ -43,12 +44,19 @@ _BLOCK = 1 << 20  # pixels that are computed at once, in float64
 # a screen
 _CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _HOUNSFIELD = (None, "HU", "HU_MOD", "US")  # US: unspecified
+_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+_NEEDED = (
+    ("PhotometricInterpretation", "photometric interpretation"),
+    ("BitsStored", "number of stored bits"),
+    ("PixelRepresentation", "pixel representation"),
+)
+_MOST_HOUNSFIELD = 32_767  # extended scales for metal end near 30,710
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 Array = NDArray[np.float64]
 
 
-def unit(dataset: Dataset) -> str:
+def unit(dataset: Dataset, frame: int = 0) -> str:
     """What a grey value means: "HU", "rescaled" or "display", as in `ImageInfo.values`."""
     modality = (text(dataset, "Modality") or "").upper()
     is_capture = (text(dataset, "SOPClassUID") or "").startswith(_CAPTURES)
@@ -58,15 +66,16 @@ def unit(dataset: Dataset) -> str:
         return "rescaled"
     if modality != "CT":
         return "display"
-    place = _rescale(dataset, 0)
+    place = _rescale(dataset, frame)
     is_scaled = number(place, "RescaleIntercept") is not None
     kind = text(place, "RescaleType")
     return "HU" if is_scaled and kind in _HOUNSFIELD else "rescaled"
 
 
-def oddities(dataset: Dataset, photometric: str) -> tuple[str, ...]:
+def oddities(dataset: Dataset, photometric: str, *, is_float: bool) -> tuple[str, ...]:
     """What a header says about grey values that may not be true, a sentence each."""
-    found = []
+    needed = _NEEDED[:1] if is_float else _NEEDED
+    found = [f"no {what} in the header" for key, what in needed if is_empty(dataset, key)]
     inverted = photometric == "MONOCHROME1"
     if unit(dataset) != "display":
         if inverted and unit(dataset) != "HU":
@@ -80,8 +89,14 @@ def oddities(dataset: Dataset, photometric: str) -> tuple[str, ...]:
     if listed is not None and lut(listed, dataset, signed=True) is None:
         found.append("a lookup table for display that is broken")
     named = not (is_empty(place, "WindowCenter") and is_empty(place, "WindowWidth"))
+    centres, widths = (integers(place, key) or () for key in ("WindowCenter", "WindowWidth"))
+    if len(centres) != len(widths) and centres and widths:
+        found.append("display windows of more centres than widths, or the reverse")
     if listed is None and named and _window_of(place) is None:
         found.append("a display window that is incomplete, not a number, or without width")
+    kind = (text(place, "VOILUTFunction") or "LINEAR").upper()
+    if named and kind not in _FUNCTIONS:
+        found.append("a function of the display window that is not known")
     return tuple(found)
 
 
@@ -128,10 +143,10 @@ def read_pixels(
         words, photometric = decode_frame(stream, parsed, form, index)
         if form.is_float:
             return _measured(words, parsed.dataset, index)
-        values = stored_values(words, form) if is_in_words(parsed) else words
+        own = word_format(parsed, form, 8 * words.itemsize if form.allocated > 1 else 1)
+        values = stored_values(words, own)
         empty = padding(words, values, parsed.dataset, form) if form.channels == 1 else None
-        if is_in_words(parsed):
-            check_beyond(words, empty, form)
+        check_beyond(words, values, empty, own)
         if form.photometric == PALETTE:
             return through_palette(values, parsed.dataset)
         if form.samples == 1:
@@ -178,7 +193,10 @@ def _grey(
     rows = max(1, _BLOCK // form.columns)
     for top in range(0, form.rows, rows):
         pixels[top : top + rows] = values(stored[top : top + rows].astype(np.float64))
-    return pixels if empty is None else _darkened(pixels, empty)
+    pixels = pixels if empty is None else _darkened(pixels, empty)
+    if unit(dataset) == "HU" and pixels.max() > _MOST_HOUNSFIELD:
+        raise Refused(f"Hounsfield units above {_MOST_HOUNSFIELD:,}, which nothing has")
+    return pixels
 
 
 def _measured(stored: NDArray[Any], dataset: Dataset, index: int) -> NDArray[np.float32]:
@@ -214,6 +232,7 @@ def _rescale(dataset: Dataset, frame: int) -> Dataset:
 
 def _modality(dataset: Dataset, frame: int, limits: tuple[float, float]) -> _Modality:
     """Modality LUT, or else rescale (PS3.3 C.11.1), and the range of what comes out."""
+    _check_rescale(dataset, frame)
     if (place := item(dataset, "ModalityLUTSequence")) is not None:
         table = lut(place, dataset, signed=limits[0] < 0)
         if table is None:
@@ -227,6 +246,22 @@ def _modality(dataset: Dataset, frame: int, limits: tuple[float, float]) -> _Mod
     if not -_FLOAT32_MAX < ends[0] <= ends[1] < _FLOAT32_MAX:
         raise Refused("rescaled values beyond the range of float32")
     return _Modality(lambda stored: stored * scale + shift, (ends[0], ends[1]))
+
+
+def _check_rescale(dataset: Dataset, frame: int) -> None:
+    """Refuse a frame that is rescaled in two ways, or not to the unit of the first one."""
+    place = _rescale(dataset, frame)
+    slope, intercept = _factor(place, "RescaleSlope", 1), _factor(place, "RescaleIntercept", 0)
+    whole_slope = _factor(dataset, "RescaleSlope", slope)
+    whole_intercept = _factor(dataset, "RescaleIntercept", intercept)
+    if (whole_slope, whole_intercept) != (slope, intercept):
+        raise Refused("a rescale of the frame that contradicts that of the file")
+    if item(dataset, "ModalityLUTSequence") is not None and (slope, intercept) != (1, 0):
+        raise Refused("both a modality lookup table and a rescale")
+    if unit(dataset) == "HU" and slope < 0:
+        raise Refused("Hounsfield units with a negative slope")
+    if unit(dataset) == "HU" and unit(dataset, frame) != "HU":
+        raise Refused("a frame without a rescale to HU, unlike the first one")
 
 
 def _factor(place: Dataset, keyword: str, default: float) -> float:
@@ -258,7 +293,7 @@ def _window_of(place: Dataset) -> tuple[float, float, str] | None:
     """Centre, width and function of the first window; None where there is none that shows."""
     centre, width = number(place, "WindowCenter"), number(place, "WindowWidth")
     kind = (text(place, "VOILUTFunction") or "").upper()
-    kind = kind if kind in ("LINEAR_EXACT", "SIGMOID") else "LINEAR"
+    kind = kind if kind in _FUNCTIONS else "LINEAR"
     least = 1 if kind == "LINEAR" else np.finfo(np.float64).tiny
     if centre is None or width is None or width < least:
         return None

@@ -48,7 +48,8 @@ def through_palette(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np
     Raises:
         Refused: A table is missing, segmented or broken, or the three are not alike.
     """
-    signed = stored.dtype.kind == "i"
+    # of 8-bit indices none lies beyond 32767, so that such a first value is a negative one
+    signed = stored.dtype.kind == "i" or stored.dtype.itemsize == 1
     tables = []
     for colour in _COLOURS:
         name = f"{colour}PaletteColorLookupTable"
@@ -62,7 +63,10 @@ def through_palette(stored: NDArray[np.generic], dataset: Dataset) -> NDArray[np
     highest = max(table.entries.max() for table in tables)
     bits = 16 if any(table.exceeds for table in tables) else max(table.bits for table in tables)
     bits = 8 if highest < 256 else bits
-    index = np.clip(stored.astype(np.int64) - tables[0].first, 0, len(tables[0].entries) - 1)
+    offset = stored.astype(np.int64) - tables[0].first
+    index = np.clip(offset, 0, len(tables[0].entries) - 1)
+    if (index != offset).all():
+        raise Refused("a palette without a colour for any pixel")
     channels = [table.entries.astype(np.uint16) >> (bits - 8) for table in tables]
     return np.stack([colours.astype(np.uint8)[index] for colours in channels], axis=-1)
 
