@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -195,5 +196,8 @@ def _reason(error: Exception) -> str:
 
 
 def _save(made: Dataset, path: Path) -> None:
+    # encoded in memory: a full disk leaves pydicom with a file that complains when it is let go
+    encoded = io.BytesIO()
+    made.save_as(encoded, enforce_file_format=True)
     with atomic(path) as temporary:
-        made.save_as(temporary, enforce_file_format=True)
+        temporary.write_bytes(encoded.getvalue())

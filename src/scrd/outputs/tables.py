@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from scrd.system.files import temporary_beside
+from scrd.system.files import naming, temporary_beside
 
 
 class Table:
@@ -48,13 +48,15 @@ class Table:
         self._stream: TextIO | None = None
         self._keep_empty = keep_empty
         if keep_empty or room:
-            self._open(room)
+            with naming(path, instead_of=self._temporary):
+                self._open(room)
 
     def add(self, *cells: object) -> None:
         """Append a row."""
-        if self._stream is None:
-            self._open(0)
-        self._writer.writerow(cells)
+        with naming(self.path, instead_of=self._temporary):
+            if self._stream is None:
+                self._open(0)
+            self._writer.writerow(cells)
         self.count += 1
 
     def _open(self, room: int) -> None:
@@ -72,6 +74,20 @@ class Table:
         self._writer = csv.writer(self._stream, lineterminator="\n")
         self._writer.writerow(self._header)
 
+    def _close(self, *, complete: bool) -> None:
+        if self._stream is not None:
+            with self._stream as stream:
+                stream.truncate(stream.tell())
+        if not complete:
+            if self.count:
+                os.replace(self._temporary, self._partial)
+            return
+        if self.count or self._keep_empty:
+            os.replace(self._temporary, self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+        self._partial.unlink(missing_ok=True)
+
     def __enter__(self) -> Table:
         return self
 
@@ -82,18 +98,8 @@ class Table:
         _trace: TracebackType | None,
     ) -> None:
         try:
-            if self._stream is not None:
-                with self._stream as stream:
-                    stream.truncate(stream.tell())
-            if kind is not None:
-                if self.count:
-                    os.replace(self._temporary, self._partial)
-                return
-            if self.count or self._keep_empty:
-                os.replace(self._temporary, self.path)
-            else:
-                self.path.unlink(missing_ok=True)
-            self._partial.unlink(missing_ok=True)
+            with naming(self.path, instead_of=self._temporary):
+                self._close(complete=kind is None)
         finally:
             with suppress(OSError):
                 self._temporary.unlink(missing_ok=True)

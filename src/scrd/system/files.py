@@ -46,20 +46,39 @@ def atomic(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     temporary = temporary_beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if durable:
-            with open(temporary, "rb+") as f:
-                os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except OSError as e:
-        # a failed write has no name, and the temporary one means nothing to anybody
-        if e.errno is not None and e.filename in (None, str(temporary), os.fspath(temporary)):
-            raise type(e)(e.errno, e.strerror or "cannot be written", str(path)) from e
-        raise
+        with naming(path, instead_of=temporary):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                with open(temporary, "rb+") as f:
+                    os.fsync(f.fileno())
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, *, instead_of: Path | None = None) -> Iterator[None]:
+    """Let an operating system's refusal name ``path``.
+
+    A failed write has no name, and that of a temporary file means nothing to anybody.
+
+    Args:
+        path: what is being written.
+        instead_of: the temporary file or folder in its place.
+
+    Raises:
+        OSError: with ``path`` for a file name, where it had none or one of these.
+    """
+    try:
+        yield
+    except OSError as e:
+        name = None if e.filename is None else Path(os.fsdecode(e.filename))
+        temporary = instead_of is not None and name is not None and name.is_relative_to(instead_of)
+        if e.errno is not None and (name is None or temporary):
+            raise type(e)(e.errno, e.strerror or "cannot be written", str(path)) from e
+        raise
 
 
 @contextmanager
@@ -75,16 +94,17 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     for left in (building, older):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
     try:
-        building.mkdir(parents=True)
-        yield building
-        if folder.exists():
-            os.replace(folder, older)
-        try:
-            os.replace(building, folder)
-        except OSError:
-            if older.exists():
-                older.rename(folder)
-            raise
+        with naming(folder, instead_of=building):
+            building.mkdir(parents=True)
+            yield building
+            if folder.exists():
+                os.replace(folder, older)
+            try:
+                os.replace(building, folder)
+            except OSError:
+                if older.exists():
+                    older.rename(folder)
+                raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
         shutil.rmtree(older, ignore_errors=True)
