@@ -206,3 +206,21 @@ def test_a_folder_that_is_away_is_waited_for(folder, state, inbox, tmp_path):
     os.rename(tmp_path / "away", inbox)
     once(folder, state, detector := Detector())
     assert detector.seen == [(study.uid, 1)]
+
+
+def test_content_counts_and_not_what_the_file_system_says_of_it(folder, state, inbox):
+    study = Study(inbox)
+    study.add(2)
+    once(folder, state, detector := Detector())
+    os.utime(study.files[0])
+    study.files[1].rename(inbox / "other-name")
+    once(folder, state, detector)
+    assert detector.seen == [(study.uid, 2)]
+    before = study.files[0].stat()
+    corrected = pydicom.dcmread(study.files[0])
+    corrected.PixelData = bytes(reversed(corrected.PixelData))
+    corrected.save_as(study.files[0])
+    os.utime(study.files[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert study.files[0].stat().st_size == before.st_size
+    once(folder, state, detector)
+    assert detector.seen == [(study.uid, 2)] * 2

@@ -16,6 +16,7 @@ from scrd.archive.state import Arrival, State
 from scrd.data.reading import file_format
 from scrd.dicom.uids import tag
 from scrd.errors import ImageError
+from scrd.system.files import sha256
 
 log = logging.getLogger("scrd.watch")
 
@@ -25,21 +26,17 @@ class _File:
     """What is known of a file.
 
     Attributes:
-        stamp: Size and time of change: the rest holds as long as it is the same.
+        stamp: Inode, size and times of change: the rest holds as long as they are the same.
         study: Study Instance UID; None where the file is nothing to be scored.
-        sop: SOP Instance UID, or the path where the header has none.
+        revision: Its image as it is now, by SOP Instance UID (the path where the header has none)
+            and content: a corrected one often comes under the old UID, with any time stamp.
         odd: Whether it is not readable as a DICOM file of a study.
     """
 
-    stamp: tuple[int, int]
+    stamp: tuple[int, ...]
     study: str | None
-    sop: str
+    revision: str
     odd: bool = False
-
-    @property
-    def revision(self) -> str:
-        """Its image as it is now: a corrected one often comes under the old UID."""
-        return f"{self.sop} {self.stamp}"
 
 
 class Folder:
@@ -77,7 +74,7 @@ class Folder:
         youngest: dict[str, float] = {}
         odd = 0
         for path, status in self._walk(self._root):
-            stamp = (status.st_size, status.st_mtime_ns)
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             file = known.get(path)
             age = now - _changed(status)
             if file is None or file.stamp != stamp:
@@ -181,20 +178,21 @@ def _changed(status: os.stat_result) -> float:
     return status.st_ctime if os.name == "posix" else status.st_mtime
 
 
-def _read(path: Path, stamp: tuple[int, int]) -> _File:
+def _read(path: Path, stamp: tuple[int, ...]) -> _File:
     from scrd.data.formats.dicom import read_header
 
     try:
         if file_format(path) != "DICOM":
             return _File(stamp, None, "", odd=True)
         header = read_header(path)
-    except ImageError:
+        content = sha256(path)
+    except (ImageError, OSError):
         return _File(stamp, None, "", odd=True)
     if not header.study_uid:
         return _File(stamp, None, "", odd=True)
     if header.own or not header.is_image:
         return _File(stamp, None, "")
-    return _File(stamp, header.study_uid, header.sop_uid or str(path))
+    return _File(stamp, header.study_uid, f"{header.sop_uid or path} {content}")
 
 
 def _link(path: Path, place: Path) -> None:
