@@ -437,7 +437,7 @@ def small_demo(monkeypatch):
 def test_the_demonstration_tells_its_steps_and_goes_on_where_it_stopped(
     small_demo, tmp_path, monkeypatch
 ):
-    from scrd.report import run as report
+    from scrd.outputs import eval_folder as report
 
     write = report.write_evaluation
 

@@ -68,9 +68,9 @@ def test_local_places_need_no_pyarrow_and_a_cluster_says_what_it_needs(tmp_path,
     with fetched(found) as copies:
         assert copies == [Source(local)]
     with (
-        pytest.raises(ConfigError, match=r'pip install "scrd\[ray\]"'),
+        pytest.raises(ConfigError, match=r"pip install 'scrd\[ray\]'"),
         ray_results(lambda: None, found, tmp_path, Outputs()),
     ):
         pass
-    with pytest.raises(ConfigError, match=r'pip install "scrd\[ray\]"'):
+    with pytest.raises(ConfigError, match=r"pip install 'scrd\[ray\]'"):
         list_places([tmp_path.as_uri()])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scrd.data.intensity import Intensity
-from scrd.data.plausibility import Plausible, learn_plausible, measure
+from scrd.data.plausibility import Plausible, learn_plausible, measure, shifted
 
 EACH = Intensity(0, 255, 0, "grey", scope="image")
 HU = Intensity(-1000, 1000, 0, "grey")
@@ -116,3 +116,13 @@ def test_a_constant_is_told_from_all_pixels():
     assert measure(image, EACH).constant
     image[3, 1] = 6
     assert not measure(image, EACH).constant
+
+
+def test_training_images_that_are_lifted_as_a_whole_are_found():
+    images = [head(i) for i in range(10)]
+    for i in (1, 4, 7):
+        images[i] = images[i] + 1024  # the rescale intercept was lost
+    assert shifted([measure(i, HU) for i in images]) == [1, 4, 7]
+    sound = [head(0), head(1, bone=2800), head(2)[20:44, 20:44], head(3), head(4)]
+    assert shifted([measure(i, HU) for i in sound]) == []
+    assert shifted([measure(i, HU) for i in images[:2]]) == []

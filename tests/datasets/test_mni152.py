@@ -187,6 +187,6 @@ def test_without_nilearn_the_error_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "nilearn", None)  # type: ignore[arg-type]
     importlib.invalidate_caches()
-    with pytest.raises(mni152.DemoDataError, match=r'pip install "scrd\[demo\]"'):
+    with pytest.raises(mni152.DemoDataError, match=r"pip install 'scrd\[demo\]'"):
         mni152.make_mni152(tmp_path / "demo", **SMALL)
     assert list(tmp_path.iterdir()) == []

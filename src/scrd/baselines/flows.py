@@ -14,6 +14,7 @@ from scrd.baselines.features import extract, extract_all, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.errors import ScrdError
 from scrd.model.teacher import STRIDES
+from scrd.system.extras import needs
 from scrd.training.batches import batch_indices
 
 FLOW_STEPS = 8
@@ -54,8 +55,7 @@ def from_anomalib(module: str) -> Any:
         return importlib.import_module(f"anomalib.{module}")
     except ImportError as e:
         raise ScrdError(
-            f"this method is built from anomalib, which cannot be imported ({e}): "
-            "pip install 'scrd[anomalib]'"
+            needs(f"this method, built from anomalib, which cannot be imported ({e}),", "anomalib")
         ) from e
 
 

@@ -17,6 +17,7 @@ from scrd.data.finding import PICTURE_SUFFIXES
 from scrd.data.series import Listing, list_sources
 from scrd.data.source import Source
 from scrd.errors import ConfigError, ImageError
+from scrd.system.extras import needs
 
 _TRANSFERS = 16  # at a time
 
@@ -62,9 +63,7 @@ def _pictures(root: str) -> list[Remote]:
     try:
         from pyarrow import fs
     except ImportError as error:
-        raise ConfigError(
-            f'{_shown(root)} needs PyArrow: pip install "scrd[ray]" ({error})'
-        ) from error
+        raise ConfigError(needs(_shown(root), "ray")) from error
     try:
         system, base = fs.FileSystem.from_uri(root)
         found = system.get_file_info(base)

@@ -21,6 +21,7 @@ from scrd.outputs.names import output_names
 from scrd.outputs.pictures import Outputs
 from scrd.outputs.score_folder import Result
 from scrd.scoring.scorer import Scored, Scorer
+from scrd.system.extras import needs
 from scrd.system.progress import counting
 
 _IMAGES = 64  # a task, where no study is larger
@@ -82,7 +83,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         import ray
         import ray.data  # noqa: F401 - absent where Ray came without it
     except ImportError as error:
-        raise ConfigError(f'--engine ray needs Ray: pip install "scrd[ray]" ({error})') from error
+        raise ConfigError(needs("--engine ray", "ray")) from error
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():

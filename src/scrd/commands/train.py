@@ -18,7 +18,7 @@ from scrd.commands.common import (
 )
 from scrd.commands.options import with_config
 from scrd.config import Config
-from scrd.system.console import out, refusing
+from scrd.system.console import err, out, refusing
 
 
 @with_config
@@ -89,5 +89,7 @@ def train(
         f"{out_folder}: trained on {detector.provenance['normals']['trained']} normals, pooling "
         f"{calibration.pooling}, threshold {calibration.threshold:.6g}"
     )
+    for doubt in detector.provenance["doubtful"]:
+        err.print(f"doubtful: {doubt}")
     report_silence(calibration)
     report_skipped(detector.failures)

@@ -15,6 +15,7 @@ _PIXELS = 16_384  # of an image that are looked at
 _ENDS = (1, 99)  # percentiles between which its grey values are said to lie
 _COUNTED = 0.01  # share of the training images at either end that may be slips
 _SLACK = 0.25  # of the usual width, for grey values beyond those of training
+_SHIFT = 0.5  # of the usual width, by which an image is off as a whole
 _NARROW = 0.5  # of the narrowest width of training
 _COARSE = 1 / 8  # of the fewest grey values of training
 _FEW = 4  # grey values are never enough, unless training had no more
@@ -164,6 +165,27 @@ def learn_plausible(facts: Sequence[Facts], *, common_unit: bool) -> Plausible:
         clipped=_ends(np.array([one.clipped for one in seen]))[1],
         blank=len(facts) - len(seen) > _COUNTED * len(facts),
     )
+
+
+def shifted(facts: Sequence[Facts]) -> list[int]:
+    """Which training images are lifted or lowered as a whole against most others.
+
+    Dark and bright end both lie off their medians by more than half of the usual width: a CT whose
+    rescale intercept was lost is, a crop without air or an image with metal is not.
+
+    Args:
+        facts: Of images whose grey values have a common unit.
+
+    Returns:
+        Their numbers, rising.
+    """
+    if len(facts) < 3:
+        return []
+    ends = np.array([(one.low, one.high) for one in facts])
+    usual = np.median(ends, axis=0)
+    off = (ends - usual) / max(float(np.median(ends[:, 1] - ends[:, 0])), 1e-9)
+    same_way = np.sign(off[:, 0]) == np.sign(off[:, 1])
+    return [int(i) for i in np.flatnonzero((np.abs(off) > _SHIFT).all(axis=1) & same_way)]
 
 
 def _ends(values: NDArray[np.generic]) -> tuple[float, float]:

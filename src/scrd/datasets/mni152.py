@@ -36,6 +36,7 @@ from scipy import ndimage
 
 from scrd.datasets.lesions import Array, draw_lesion, paint, smooth_noise
 from scrd.errors import ScrdError
+from scrd.system.extras import needs
 from scrd.system.progress import Advance, counting
 
 SETTINGS_FILE = "mni152.json"
@@ -90,8 +91,7 @@ def load_template() -> Template:
         from nilearn.datasets import load_mni152_template
     except ModuleNotFoundError as error:
         raise DemoDataError(
-            f"the demonstration data need the template brain of nilearn ({error}); "
-            'install it with: pip install "scrd[demo]"'
+            needs("the demonstration, whose template brain is nilearn's,", "demo")
         ) from error
     image = load_mni152_template(resolution=1)
     x, y, z = (float(v) for v in image.affine[:3, 3])

@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 from scrd.errors import ScrdError
+from scrd.system.extras import needs
 
 
 class ExportError(ScrdError):
@@ -23,7 +24,4 @@ def package(name: str, extra: str) -> Any:
     except ModuleNotFoundError as e:
         if e.name != name:
             raise
-        raise ExportError(
-            f"the package {name} is not installed: run `pip install {name}` "
-            f"(or `pip install 'scrd[{extra}]'`)"
-        ) from e
+        raise ExportError(needs(f"the package {name}, which is not installed,", extra)) from e

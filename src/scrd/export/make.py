@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scrd.data.cache import load_images
 from scrd.data.manifest import Manifest, Record, read_manifest
 from scrd.data.preprocess import content_masks
+from scrd.data.sample import even
 from scrd.detector import Detector
 from scrd.errors import ConfigError
 from scrd.export.card import export_card
@@ -127,15 +128,10 @@ def export_model(
 
 def choose(manifest: Manifest) -> tuple[list[Record], list[Record]]:
     """Images to compare on, and normals to quantise with, evenly spread and without overlap."""
-    compared = _spread(manifest.test or manifest.train_normals[::2], _COMPARED)
+    compared = even(manifest.test or manifest.train_normals[::2], _COMPARED)
     taken = {record.name for record in compared}
     rest = [record for record in manifest.train_normals if record.name not in taken]
-    return compared, _spread(rest, _QUANTISED)
-
-
-def _spread(records: Sequence[Record], count: int) -> list[Record]:
-    places = np.linspace(0, len(records) - 1, min(count, len(records)))
-    return [records[i] for i in np.unique(places.round().astype(int))]
+    return compared, even(rest, _QUANTISED)
 
 
 def _normals(

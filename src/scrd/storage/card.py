@@ -42,6 +42,7 @@ def model_card(
         f"- {config.iterations} iterations of {config.batch_size} images, seed {config.seed}, "
         f"{provenance['seconds']:.0f} s on {provenance['device']}.",
         f"- {len(provenance['unreadable'])} training images could not be read.",
+        *(f"- Doubtful: {doubt}." for doubt in provenance.get("doubtful", [])[:10]),
         "",
         "## How it reads images",
         "",

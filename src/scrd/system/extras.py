@@ -11,6 +11,8 @@ EXTRAS: Mapping[str, str] = {
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
     **dict.fromkeys(("onnxruntime", "openvino"), "runtime"),
     **dict.fromkeys(("ray", "pyarrow"), "ray"),
+    "tensorboardX": "tensorboard",
+    "mlflow": "mlflow",
     "nilearn": "demo",
     "anomalib": "anomalib",
 }

@@ -112,6 +112,7 @@ def fit(
             "calibration_groups": len(set(calibration.groups)),
         },
         "unreadable": [f"{f.path.name}: {f.reason}" for f in data.failures],
+        "doubtful": [f"{f.path.name}: {f.reason}" for f in data.doubts],
         "teacher_weights": model.teacher.source,
         "seconds": round(trained, 1),
         "device": str(fabric.device),

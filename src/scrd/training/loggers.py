@@ -10,6 +10,7 @@ from typing import Any
 from lightning_fabric.loggers.logger import Logger
 
 from scrd.errors import ConfigError
+from scrd.system.extras import needs
 
 
 def make_logger(kind: str, name: str, folder: Path) -> Logger:
@@ -29,7 +30,7 @@ def make_logger(kind: str, name: str, folder: Path) -> Logger:
     try:
         return _KINDS[kind](name, folder)
     except ModuleNotFoundError as e:
-        raise ConfigError(f"--logger {kind} needs a package: pip install 'scrd[{kind}]'") from e
+        raise ConfigError(needs(f"--logger {kind}", kind)) from e
 
 
 def _tensorboard(name: str, folder: Path) -> Logger:

@@ -18,7 +18,7 @@ from scrd.data.cache import ImageStack, load_images
 from scrd.data.contract import Contract, learn_contract
 from scrd.data.intensity import Scope, fit_intensity, is_range_of_a_depth
 from scrd.data.manifest import Manifest, Record, read_manifest
-from scrd.data.plausibility import learn_plausible
+from scrd.data.plausibility import learn_plausible, shifted
 from scrd.data.preprocess import Preprocessing
 from scrd.data.reading import read_image, read_info
 from scrd.data.sample import even
@@ -50,6 +50,7 @@ class Prepared:
         series: series of each; an image of no series is one by itself.
         studies: study of each.
         contract: the kinds of the images of ``fitting``.
+        doubts: images of both that are unlike most others in their grey values.
     """
 
     manifest: Manifest
@@ -60,6 +61,7 @@ class Prepared:
     series: tuple[str, ...]
     studies: tuple[str, ...]
     contract: Contract
+    doubts: tuple[ImageError, ...] = ()
 
     @property
     def failures(self) -> tuple[ImageError, ...]:
@@ -114,13 +116,12 @@ def prepare(
                 )
             )
     _refuse_degenerate(manifest.root, *stacks)
+    common_unit = (
+        preprocessing.intensity.scope == "data" or not set(contract.units) & _NO_COMMON_UNIT
+    )
     contract = dataclasses.replace(
         contract,
-        plausible=learn_plausible(
-            even(stacks[0].facts, CONTRACT_SAMPLE),
-            common_unit=preprocessing.intensity.scope == "data"
-            or not set(contract.units) & _NO_COMMON_UNIT,
-        ),
+        plausible=learn_plausible(even(stacks[0].facts, CONTRACT_SAMPLE), common_unit=common_unit),
     )
     held_out = [calibrating[i] for i in stacks[1].index]
     return Prepared(
@@ -132,6 +133,24 @@ def prepare(
         series=tuple(r.series_name for r in held_out),
         studies=tuple(r.study for r in held_out),
         contract=contract,
+        doubts=_doubts((fitting, calibrating), stacks) if common_unit else (),
+    )
+
+
+def _doubts(
+    parts: Sequence[Sequence[Record]], stacks: Sequence[ImageStack]
+) -> tuple[ImageError, ...]:
+    """The training images whose grey values do not lie where those of most others do."""
+    records = [part[i] for part, stack in zip(parts, stacks, strict=True) for i in stack.index]
+    facts = [one for stack in stacks for one in stack.facts]
+    low, high = (float(np.median([getattr(f, end) for f in facts])) for end in ("low", "high"))
+    return tuple(
+        ImageError(
+            records[i].path,
+            f"grey values run from {facts[i].low:.4g} to {facts[i].high:.4g}; in most training "
+            f"images from about {low:.4g} to {high:.4g}",
+        )
+        for i in shifted(facts)
     )
 
 

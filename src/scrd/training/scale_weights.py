@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 from torch import Tensor
 
+from scrd.data.sample import even_places
 from scrd.synthesis.probes import PROBES
 
 Floats = NDArray[np.float64]
@@ -50,9 +51,9 @@ def scale_weights(
     Returns:
         α, (K,), float32, sum 1, none negative; uniform where no lesion shows on any scale.
     """
-    step = -(-len(images) // PROBED)
+    places = torch.from_numpy(even_places(len(images), PROBED))
     # clamped as probes do, which must not be told by the clamping alone
-    some, inside = images[::step].clamp(0, 1), content[::step]
+    some, inside = images[places].clamp(0, 1), content[places]
     untouched = excess(some, inside).double().numpy()
     changes: dict[str, list[Floats]] = {"lesion": [], "harmless": []}
     for probe in PROBES.values():

@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from scrd.config import Config
+from scrd.data.sample import even_places
 from scrd.model import SCRD
 from scrd.objectives import OBJECTIVES, Objective
 from scrd.training.batches import batch_indices, generator_of, share_of
@@ -157,8 +158,7 @@ def learning_rate(step: int, config: Config) -> float:
 
 def spread(images: Tensor, at_most: int) -> Tensor:
     """``at_most`` of the (N, ...) images or all, evenly over their order."""
-    step = max(1, math.ceil(len(images) / at_most))
-    return images[::step]
+    return images[torch.from_numpy(even_places(len(images), at_most))]
 
 
 def _fit_scaler(model: SCRD, images: Tensor, device: torch.device) -> None:

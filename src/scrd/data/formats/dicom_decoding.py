@@ -31,6 +31,7 @@ from scrd.data.formats.dicom_codecs import register
 from scrd.data.formats.dicom_elements import integers, is_empty, text, whole
 from scrd.data.formats.dicom_file import Parsed, Pixels
 from scrd.data.formats.info import Refused
+from scrd.system.extras import needs
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
@@ -180,7 +181,7 @@ def decode_frame(
         raise Refused(f"a transfer syntax that is not read{named}") from None
     register(decoder)
     if not decoder.is_available:
-        raise Refused(f'no decoder for {decoder.UID.name}: pip install "scrd[dicom]"')
+        raise Refused(needs(f"decoding {decoder.UID.name}", "dicom"))
     offsets = None
     if decoder.is_encapsulated:
         if pixels.length is not None:
