@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from torch import nn
 
@@ -144,6 +145,8 @@ def test_there_is_no_training_on_no_device():
 
 
 def test_torchrun_says_how_many(monkeypatch):
+    # Lightning keeps the rank for the whole process, and loggers ask it
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
     for name, value in (("RUN_ID", "x"), ("MAX_RESTARTS", "0")):
         monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
     for name, value in (
