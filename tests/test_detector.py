@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 
 from scrd.cli import app
 from scrd.config import Config
-from scrd.data.manifest import ManifestError, Record, read_manifest
+from scrd.data.manifest import read_manifest
 from scrd.data.preprocess import prepare
 from scrd.data.reading import read_image
+from scrd.data.record import Record
 from scrd.detector import Detector
-from scrd.errors import ImageError
+from scrd.errors import ImageError, ManifestError
 from scrd.export.errors import ExportError
 from scrd.export.folder import read_exported
 from scrd.model.scores import infer

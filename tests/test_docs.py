@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.stats import beta
 
 import scrd
-from scrd.audit.check import CheckReport
+from scrd.audit.report import CheckReport
 from scrd.bench.measure import measure, read_material
 from scrd.bench.suite import Run
 from scrd.bench.suite_file import ROW_KEYS, SUITE_KEYS, read_suite

@@ -14,13 +14,8 @@ class ConfigError(ScrdError, ValueError):
     """A setting has no meaning; the message names it and says what it may be."""
 
 
-class ImageError(ScrdError):
-    """An image file that cannot be used.
-
-    Attributes:
-        path: The file.
-        reason: Why, in a few words.
-    """
+class _PlaceError(ScrdError):
+    """An error of a file or folder; the message begins with it."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         self.path = Path(path)
@@ -29,3 +24,21 @@ class ImageError(ScrdError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
+
+
+class ImageError(_PlaceError):
+    """An image file that cannot be used.
+
+    Attributes:
+        path: The file.
+        reason: Why, in a few words.
+    """
+
+
+class ManifestError(_PlaceError):
+    """A data set whose description is missing or contradicts itself.
+
+    Attributes:
+        path: The folder or CSV file.
+        reason: What is wrong, with the line for a CSV file.
+    """

@@ -16,7 +16,8 @@ from scipy.ndimage import gaussian_filter
 
 from scrd.audit.check import check_dataset
 from scrd.audit.findings import print_report
-from scrd.data.manifest import Manifest, Record, read_manifest
+from scrd.data.manifest import Manifest, read_manifest
+from scrd.data.record import Record
 from synthetic_volumes import head, write_dicom, write_nifti
 
 PLANTS = {

@@ -19,9 +19,10 @@ from scrd.bench.results import read_results, run_lock
 from scrd.bench.runner import run_missing
 from scrd.bench.suite import POOLED
 from scrd.bench.suite_file import read_suite
-from scrd.data.manifest import ManifestError, read_manifest
+from scrd.data.manifest import read_manifest
 from scrd.data.reading import read_image
 from scrd.detector import Detector
+from scrd.errors import ManifestError
 from scrd.scoring.calibration import threshold_at
 from synthetic_volumes import SLICES, head, write_nifti
 

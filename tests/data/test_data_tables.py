@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scrd.data.manifest import Manifest, ManifestError, read_manifest
+from scrd.data.manifest import Manifest, read_manifest
+from scrd.errors import ManifestError
 
 TABLE = "path,label,class,split\na/1.png,0,fine,test\na/2.png,1,ill,test\n"
 BOXES = "path,x_min,y_min,x_max,y_max\n"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from scrd.data.manifest import Manifest, ManifestError, read_manifest
+from scrd.data.manifest import Manifest, read_manifest
+from scrd.errors import ManifestError
 
 
 def images(root: Path, *folders: str, each: int = 2) -> None:

@@ -4,8 +4,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from scrd.data.manifest import ManifestError, read_manifest
+from scrd.data.manifest import read_manifest
 from scrd.data.reading import read_image
+from scrd.errors import ManifestError
 from synthetic_volumes import head, write_dicom, write_nifti
 
 

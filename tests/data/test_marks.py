@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scrd.data.manifest import Record
 from scrd.data.marks import box_mask, mark
+from scrd.data.record import Record
 from scrd.data.series import list_sources
 from scrd.errors import ImageError
 from synthetic_volumes import COLUMNS, ROWS, SLICES, SPACING, head, write_dicom, write_nifti

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scrd.data.manifest import Record
+from scrd.data.record import Record
 from scrd.data.series import list_sources
 from scrd.evaluation.localise import localise
 from synthetic_volumes import COLUMNS, ROWS, SLICES, head, write_nifti

@@ -10,10 +10,10 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from scrd.config import Config
-from scrd.data.manifest import ManifestError, Record
 from scrd.data.marks import mark
+from scrd.data.record import Record
 from scrd.detector import Detector
-from scrd.errors import ImageError
+from scrd.errors import ImageError, ManifestError
 from scrd.evaluation.test_set import evaluate, evaluate_scores
 from scrd.outputs.eval_folder import write_evaluation
 from scrd.storage.plain import to_plain

@@ -8,7 +8,8 @@ from PIL import Image
 
 from scrd.config import Config
 from scrd.data.contract import Contract
-from scrd.data.manifest import Record, read_manifest
+from scrd.data.manifest import read_manifest
+from scrd.data.record import Record
 from scrd.training import prepare
 from scrd.training.log import TrainingError
 

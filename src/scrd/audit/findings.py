@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scrd.audit.check import CheckReport, Family
+from scrd.audit.report import CheckReport, Family
 
 _SHOWN = 10
 

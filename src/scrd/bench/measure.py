@@ -18,8 +18,10 @@ from scrd.bench.methods import Answers, Trained, train_method
 from scrd.bench.suite import OWN, Run
 from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
-from scrd.data.manifest import ManifestError, Record, read_manifest
+from scrd.data.manifest import read_manifest
 from scrd.data.preprocess import Preprocessing, map_to_source
+from scrd.data.record import Record
+from scrd.errors import ManifestError
 from scrd.evaluation.localise import localise
 from scrd.evaluation.test_set import evaluate_scores
 from scrd.metrics.ranks import roc_curve

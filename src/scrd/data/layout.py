@@ -16,8 +16,9 @@ from pathlib import Path
 from scrd.data.finding import File, Found
 from scrd.data.masks import add_masks, set_aside
 from scrd.data.names import holds_masks, is_abnormal, is_normal, split_of
-from scrd.data.record import ManifestError, Record
+from scrd.data.record import Record
 from scrd.data.tables import some
+from scrd.errors import ManifestError
 
 _ADVICE = (
     "name them train/normal, test/normal and test/<class>, or write a split.csv that says what "

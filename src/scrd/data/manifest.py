@@ -14,13 +14,11 @@ from scrd.data.finding import PICTURE_SUFFIXES, in_words, look_through
 from scrd.data.layout import read_folder
 from scrd.data.names import is_abnormal, is_normal
 from scrd.data.reading import file_format
-from scrd.data.record import Box, ManifestError, Record
+from scrd.data.record import Record
 from scrd.data.series import list_sources
 from scrd.data.source import Source
 from scrd.data.tables import GROUPING, add_boxes, read_table
-from scrd.errors import ImageError
-
-__all__ = ["GROUPING", "Box", "Manifest", "ManifestError", "Record", "read_manifest"]
+from scrd.errors import ImageError, ManifestError
 
 _LOG = logging.getLogger(__name__)
 

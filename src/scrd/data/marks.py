@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scrd.data.manifest import Record
 from scrd.data.mask_values import Mask, read_mask
 from scrd.data.reading import file_format
+from scrd.data.record import Record
 from scrd.errors import ImageError
 
 _BEYOND = 1.0  # pixels that a rounded box may reach over the edge

@@ -1,33 +1,14 @@
-"""One image of a data set, and the error of a data set that cannot be understood."""
+"""One image of a data set."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scrd.data.source import Series, Source
-from scrd.errors import ScrdError
 
 Box = tuple[float, float, float, float]
-
-
-class ManifestError(ScrdError):
-    """A data set whose description is missing or contradicts itself.
-
-    Attributes:
-        path: The folder or CSV file.
-        reason: What is wrong, with the line for a CSV file.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        self.path = Path(path)
-        self.reason = reason
-        super().__init__(self.path, reason)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)

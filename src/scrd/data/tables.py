@@ -14,7 +14,8 @@ from pathlib import Path
 
 from scrd.data.finding import PICTURE_SUFFIXES
 from scrd.data.names import split_of
-from scrd.data.record import Box, ManifestError, Record
+from scrd.data.record import Box, Record
+from scrd.errors import ManifestError
 
 REQUIRED = ("path", "label", "class", "split")
 GROUPING = ("patient", "group", "study")

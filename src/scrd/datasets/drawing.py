@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scrd.data.manifest import Box
+from scrd.data.record import Box
 from scrd.datasets.published import SourceError
 
 
@@ -21,7 +21,7 @@ class Candidate:
         split: "train" or "test" where the source has decided, else "".
         owner: The patient or lesion that it shows; None where that is unknown.
         columns: Further cells of its row in the manifest; the same columns for all candidates.
-        boxes: Boxes around the anomalies, as in `scrd.data.manifest.Record`.
+        boxes: Boxes around the anomalies, as in `scrd.data.record.Record`.
     """
 
     path: Path

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from scrd.data.manifest import Box
 from scrd.data.reading import read_info
+from scrd.data.record import Box
 from scrd.datasets.drawing import Candidate, Part
 from scrd.datasets.protocol import Prepared, prepare
 from scrd.datasets.published import SourceError, find_files, read_table

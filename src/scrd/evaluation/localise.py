@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from scrd.audit.duplicates import luminance
-from scrd.data.manifest import Record
 from scrd.data.marks import mark
 from scrd.data.reading import read_image
+from scrd.data.record import Record
 from scrd.errors import ImageError
 from scrd.metrics.pixels import localisation_metrics, pointing_hit
 

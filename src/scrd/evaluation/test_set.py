@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.audit.confounds import confound_table, scalars
-from scrd.data.manifest import GROUPING, Manifest, ManifestError, Record, read_manifest
+from scrd.data.manifest import Manifest, read_manifest
 from scrd.data.reading import read_image
-from scrd.errors import ImageError
+from scrd.data.record import Record
+from scrd.data.tables import GROUPING
+from scrd.errors import ImageError, ManifestError
 from scrd.evaluation.localise import localise
 from scrd.metrics.bootstrap import bootstrap_interval
 from scrd.metrics.ranks import (

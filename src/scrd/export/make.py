@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.cache import load_images
-from scrd.data.manifest import Manifest, Record, read_manifest
+from scrd.data.manifest import Manifest, read_manifest
 from scrd.data.preprocess import content_masks
+from scrd.data.record import Record
 from scrd.data.sample import even
 from scrd.detector import Detector
 from scrd.errors import ConfigError

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from scrd.data.cache import iter_batches
-from scrd.data.manifest import Record
 from scrd.data.preprocess import content_masks
+from scrd.data.record import Record
 from scrd.export.errors import ExportError
 from scrd.metrics.ranks import auroc
 from scrd.scoring.scorer import Scorer

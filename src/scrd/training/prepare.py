@@ -17,10 +17,11 @@ from scrd.config import Config
 from scrd.data.cache import ImageStack, load_images
 from scrd.data.contract import Contract, learn_contract
 from scrd.data.intensity import Scope, fit_intensity, is_range_of_a_depth
-from scrd.data.manifest import Manifest, Record, read_manifest
+from scrd.data.manifest import Manifest, read_manifest
 from scrd.data.plausibility import learn_plausible, shifted
 from scrd.data.preprocess import Preprocessing
 from scrd.data.reading import read_image, read_info
+from scrd.data.record import Record
 from scrd.data.sample import even
 from scrd.data.split import split_by_group
 from scrd.errors import ImageError
