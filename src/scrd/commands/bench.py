@@ -42,8 +42,10 @@ def run(
     """
     from scrd.bench.runner import run_missing
     from scrd.bench.suite_file import read_suite
+    from scrd.system.files import try_folder
 
     with refusing():
+        try_folder(results.absolute().parent)
         wanted = read_suite(suite).runs(
             budget,
             sets=sets or (),
@@ -89,8 +91,10 @@ def report(
     from scrd.bench.page import write_page
     from scrd.bench.results import ResultsError
     from scrd.bench.suite_file import bundled_suites, read_suite
+    from scrd.system.files import try_folder
 
     with refusing():
+        try_folder(out_folder)
         for path in results:
             if not path.is_file():
                 raise ResultsError(f"{path}: no such file")
