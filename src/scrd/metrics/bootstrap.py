@@ -58,6 +58,10 @@ def bootstrap_interval(
     Raises:
         ValueError: as `auroc`; ``groups`` of another length; a level outside (0, 1); fewer than
             one resample.
+
+    Example:
+        >>> bootstrap_interval(auroc, [1, 2, 3, 4], [0, 0, 1, 1])  # a perfect ranking
+        (1.0, 1.0)
     """
     values, positive = both_classes(scores, labels)
     if not 0 < level < 1:

@@ -122,6 +122,12 @@ def pointing_hit(anomaly_map: Array, mask: Array) -> bool:
 
     Raises:
         ValueError: unequal sizes or NaN in the map.
+
+    Example:
+        >>> pointing_hit(np.array([[0.1, 0.9]]), np.array([[0, 1]]))
+        True
+        >>> pointing_hit(np.array([[0.5, 0.5]]), np.array([[0, 1]]))
+        False
     """
     if anomaly_map.shape != np.shape(mask):
         raise ValueError(f"the map is {anomaly_map.shape} and its mask {np.shape(mask)}")

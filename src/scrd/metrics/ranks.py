@@ -44,6 +44,12 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 
     Raises:
         ValueError: NaN scores, labels other than 0 and 1, unequal lengths, or one class only.
+
+    Example:
+        >>> auroc([100, 101, 102, 103], [0, 0, 1, 1])  # only the order counts
+        1.0
+        >>> auroc([1, 2, 2, 3], [0, 0, 1, 1])  # a tie counts one half
+        0.875
     """
     _, abnormal, normal = _tally(*both_classes(scores, labels))
     return float(auroc_from_counts(abnormal, normal))
@@ -126,6 +132,10 @@ def sensitivity_at_far(scores: ArrayLike, labels: ArrayLike, far: float) -> floa
 
     Raises:
         ValueError: as `auroc`; ``far`` outside [0, 1].
+
+    Example:
+        >>> sensitivity_at_far([1, 2, 3, 4, 5], [0, 0, 1, 0, 1], far=0.0)
+        0.5
     """
     if not 0 <= far <= 1:
         raise ValueError(f"far is a rate in [0, 1], not {far}")
