@@ -96,6 +96,7 @@ def _dicom() -> Iterator[tuple[str, bytes]]:
     yield "DICOM", written(deep, pydicom.uid.DeflatedExplicitVRLittleEndian)
     shown = image(_grey(np.uint16))
     shown.Modality, shown.PhotometricInterpretation = "DX", "MONOCHROME1"
+    del shown.RescaleSlope, shown.RescaleIntercept  # a table stands in their place
     shown.ModalityLUTSequence, shown.VOILUTSequence = table(8), table(12)
     yield "DICOM", written(shown, pydicom.uid.ExplicitVRLittleEndian)
 
