@@ -131,6 +131,7 @@ def _dicom() -> Iterator[tuple[str, bytes]]:
     yield "DICOM JPEG", written(photograph, pydicom.uid.JPEGBaseline8Bit)
 
     enhanced = image(_grey(np.uint16, FRAMES))
+    del enhanced.RescaleSlope, enhanced.RescaleIntercept  # each frame has its own
     frames = []
     for i in range(FRAMES):
         frame, place, scale = Dataset(), Dataset(), Dataset()
