@@ -16,7 +16,8 @@ from scipy.stats import beta
 
 import scrd
 from scrd.audit.report import CheckReport
-from scrd.bench.measure import measure, read_material
+from scrd.bench.material import read_material
+from scrd.bench.measure import measure
 from scrd.bench.suite import Run
 from scrd.bench.suite_file import ROW_KEYS, SUITE_KEYS, read_suite
 from scrd.cli import app

@@ -96,7 +96,6 @@ def test_bank_is_bounded_and_made_of_training_patches(monkeypatch):
     monkeypatch.setattr(patchcore, "BANK_LIMIT", 20)
     monkeypatch.setattr(patchcore, "CORESET_FRACTION", 0.5)
     monkeypatch.setattr("scrd.baselines.features.BATCH", 4)
-    monkeypatch.setattr(patchcore, "BATCH", 4)
     train = blobs(10, seed=0)
     model = PatchCore(small_budget())
     model.fit(train)

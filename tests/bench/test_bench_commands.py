@@ -6,11 +6,18 @@ import pytest
 from typer.testing import CliRunner
 
 from scrd.bench.results import read_results
+from scrd.bench.suite import BUDGETS
 from scrd.cli import app
 
 
 def bench(*arguments):
     return CliRunner().invoke(app, ["bench", *(str(a) for a in arguments)])
+
+
+def run(suite, data, results, *chosen):
+    """A run at the small budget, which the suite of the tests makes smaller still."""
+    arguments = ("--results", results, "--budget", "small", "--device", "cpu", *chosen)
+    return bench("run", suite, data, *arguments)
 
 
 def refused(result, *words):
@@ -32,8 +39,8 @@ def results(finished, tmp_path):
 
 def test_run_says_what_it_did_and_what_is_there(suite_file, data, results, tmp_path):
     before = results.read_text(encoding="utf-8")
-    chosen = ("--seed", 0, "--seed", 1, "--seed", 2, "--device", "cpu")
-    result = bench("run", suite_file, data, "--results", results, *chosen)
+    chosen = ("--seed", 0, "--seed", 1, "--seed", 2)
+    result = run(suite_file, data, results, *chosen)
     assert result.exit_code == 0, result.output
     assert f"12 of 12 runs are in {results}" in result.stdout.replace("\n", "")
     assert re.findall(r"seed (\d): AUROC", result.stdout) == ["2"] * 4
@@ -42,15 +49,15 @@ def test_run_says_what_it_did_and_what_is_there(suite_file, data, results, tmp_p
 
 def test_a_choice_of_runs(suite_file, data, tmp_path):
     path = tmp_path / "some.jsonl"
-    chosen = ("--set", "skin", "--row", "bright", "--seed", 5, "--seed", 6, "--device", "cpu")
-    assert bench("run", suite_file, data, "--results", path, *chosen).exit_code == 0
+    chosen = ("--set", "skin", "--row", "bright", "--seed", 5, "--seed", 6)
+    assert run(suite_file, data, path, *chosen).exit_code == 0
     keys = [line["key"] for line in read_results(path).lines]
     assert [(k["method"], k["data"], k["seed"]) for k in keys] == [
         ("brightness", "skin", 5),
         ("brightness", "skin", 6),
     ]
-    more = ("--set", "skin", "--method", "corner", "--seed", 5, "--device", "cpu")
-    assert bench("run", suite_file, data, "--results", path, *more).exit_code == 0
+    more = ("--set", "skin", "--method", "corner", "--seed", 5)
+    assert run(suite_file, data, path, *more).exit_code == 0
     assert len(read_results(path).lines) == 3
 
 
@@ -58,8 +65,8 @@ def test_a_failed_run_ends_with_1_and_the_cause(suite_file, data, tmp_path):
     suite_file.write_text(
         suite_file.read_text().replace('label = "later"', 'label = "b"\nmethod = "breaking"')
     )
-    chosen = ("--set", "skin", "--seed", 0, "--device", "cpu")
-    result = bench("run", suite_file, data, "--results", tmp_path / "r.jsonl", *chosen)
+    chosen = ("--set", "skin", "--seed", 0)
+    result = run(suite_file, data, tmp_path / "r.jsonl", *chosen)
     assert result.exit_code == 1
     assert "2 of 3 runs are in" in result.stdout
     assert "skin, breaking, seed 0: RuntimeError: no weights today" in result.stderr
@@ -70,11 +77,11 @@ def test_run_refuses_what_it_cannot_use(suite_file, data, tmp_path):
     assert refused(bench("run", "nothing", data, "--results", path), "nothing", "paper-table1")
     nowhere = tmp_path / "nowhere"
     assert refused(bench("run", suite_file, nowhere, "--results", path), nowhere, "no such")
-    result = bench("run", suite_file, data, "--results", path, "--budget", "huge")
+    result = run(suite_file, data, path, "--budget", "huge")
     assert refused(result, suite_file, "huge", "small")
-    result = bench("run", suite_file, data, "--results", path, "--set", "knee")
+    result = run(suite_file, data, path, "--set", "knee")
     assert refused(result, suite_file, "knee", "skin")
-    result = bench("run", suite_file, data, "--results", path, "--device", "abacus")
+    result = run(suite_file, data, path, "--device", "abacus")
     assert refused(result, "abacus")
     assert not path.exists()
     path.write_text("milk\nbread\n")
@@ -85,8 +92,9 @@ def test_the_list_names_suites(monkeypatch):
     monkeypatch.undo()  # the bundled suites want the real methods
     result = bench("list")
     assert result.exit_code == 0
-    for name in ("paper-table1", "paper-figure4", "objectives", "NSA"):
+    for name in ("paper-table1", "paper-figure4", "objectives", "lesions", "NSA"):
         assert name in result.stdout
+    assert all(budget in result.stdout for budget in BUDGETS)
 
 
 def everything(folder):

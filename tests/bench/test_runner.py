@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 from scrd import baselines
 from scrd.baselines.flows import FastFlow
 from scrd.bench import measure as measuring
-from scrd.bench.measure import measure, read_material
+from scrd.bench.material import read_material
+from scrd.bench.measure import measure
 from scrd.bench.results import read_results, run_lock
 from scrd.bench.runner import run_missing
 from scrd.bench.suite import POOLED

@@ -10,7 +10,7 @@ from scrd.objectives import OBJECTIVES
 BUNDLED = {
     *("paper-table1", "paper-table2", "paper-table3", "paper-table4", "paper-table5"),
     *("paper-figure3", "paper-figure4", "objectives", "intensity"),
-    *("precision", "resolution"),
+    *("precision", "resolution", "lesions"),
 }
 
 
@@ -137,7 +137,7 @@ def test_all_bundled_suites_expand(real_methods):
     assert set(bundled_suites()) == BUNDLED
     for name in bundled_suites():
         suite = read_suite(name)
-        for budget in ("small", "paper"):
+        for budget in BUDGETS:
             runs = suite.runs(budget)
             assert len(runs) >= 18 and {r.config.seed for r in runs} == {0, 1, 2}
             assert {r.method for r in runs} <= real_methods

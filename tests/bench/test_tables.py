@@ -15,7 +15,7 @@ from scrd.bench.tables import (
     accuracy_table,
     cost_table,
     csv_table,
-    localisation_table,
+    findings_table,
     weights_table,
 )
 
@@ -29,6 +29,8 @@ def made_up(run, rng, fingerprint="f"):
             "ap": 0.5,
             "f1": rng.uniform(0.5, 0.8),
             "acc": 0.7,
+            "sensitivity": rng.uniform(),
+            "false_alarm_rate": rng.uniform(0, 0.1),
         }
 
     pooled = ["own"] if run.method == "corner" else ["own", "mean", "top", "max"]
@@ -44,6 +46,8 @@ def made_up(run, rng, fingerprint="f"):
         "scale_weights": [0.2, 0.3, 0.5],
         "localisation": {
             "pointing_hit_rate": rng.uniform(),
+            "pixel_ap": rng.uniform(),
+            "aupro": rng.uniform(),
             "brightest_place_hit_rate": 0.19,
             "centre_hit_rate": 0.17,
         },
@@ -73,7 +77,7 @@ def lines(suite):
 
 
 def rows_of(table):
-    rows = [[c.strip() for c in line.strip("|\n ").split(" | ")] for line in table.splitlines()]
+    rows = [[c.strip() for c in line[2:-2].split(" | ")] for line in table.splitlines()]
     return rows[0], {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}
 
 
@@ -170,6 +174,10 @@ def test_csv_has_everything(suite, lines):
     ends = values(lines, "brightness", "skin", "top", "auroc_ci95")
     assert float(row["auroc_low"]) == pytest.approx(np.mean(ends, axis=0)[0], rel=1e-5)
     assert row["seeds"] == "2"
+    for name in ("sensitivity", "false_alarm_rate"):  # of the row's pooling, not of the own score
+        expected = np.mean(values(lines, "brightness", "skin", "top", name))
+        assert float(row[name]) == pytest.approx(expected, rel=1e-5)
+    assert 0 < float(row["pixel_ap"]) < 1 and 0 < float(row["aupro"]) < 1
     assert (
         next(r for r in found if r["label"] == "bright" and r["data"] == "skin")["paper_auroc"]
         == "0.8125"
@@ -188,21 +196,53 @@ def test_costs_are_means_over_the_runs(suite, lines):
     assert rows["later"]["AUROC"] == "not implemented"
 
 
-def test_rows_that_only_pool_otherwise_look_at_the_same_place(suite, lines):
+def test_findings_are_numpys(suite, lines):
+    header, rows = rows_of(findings_table(find(suite, "small", lines), "skin"))
+    places = {"pointing": "pointing_hit_rate", "pixel AP": "pixel_ap", "AUPRO": "aupro"}
+    verdicts = {"sensitivity at 30 %": "sensitivity", "false alarms": "false_alarm_rate"}
+    assert header == ["method", *places, *verdicts]
+    for label in ("bright", "corner"):
+        method, pooling = METHODS[label]
+        runs = [x for x in lines if (x["key"]["method"], x["key"]["data"]) == (method, "skin")]
+        for title, name in places.items():
+            found = [x["localisation"][name] for x in runs]
+            text = f"{100 * np.mean(found):.1f} ± {100 * np.std(found, ddof=1):.1f}"
+            assert rows[label][title].strip("*") == text
+        for title, name in verdicts.items():
+            found = values(lines, method, "skin", pooling, name)
+            text = f"{100 * np.mean(found):.1f} ± {100 * np.std(found, ddof=1):.1f}"
+            assert rows[label][title] == text
+    for title in places:
+        shown = {label: rows[label][title] for label in ("bright", "corner")}
+        best = max(shown, key=lambda x: float(shown[x].strip("*").split()[0]))
+        assert {label for label, text in shown.items() if "**" in text} == {best}
+    assert rows["brightest place"]["pointing"] == "19.0"
+    assert rows["centre of the image"]["pointing"] == "17.0"
+
+
+def test_rows_that_only_pool_otherwise_have_their_own_verdicts_on_the_same_map(suite, lines):
     found = find(suite, "small", lines)
-    for table in (localisation_table(found), weights_table(found)):
-        assert "| bright |" in table and "| corner |" in table
-        assert "bright, top" not in table
-    hits = [
-        x["localisation"]["pointing_hit_rate"]
-        for x in lines
-        if (x["key"]["method"], x["key"]["data"]) == ("corner", "skin")
-    ]
-    text = (
-        f"| corner | skin | {100 * np.mean(hits):.1f} ± {100 * np.std(hits, ddof=1):.1f} | 19.0 |"
-    )
-    assert text in localisation_table(found)
+    _, rows = rows_of(findings_table(found, "skin"))
+    assert rows["bright, top"]["pointing"] == rows["bright, top"]["AUPRO"] == ""
+    top = values(lines, "brightness", "skin", "top", "sensitivity")
+    assert rows["bright, top"]["sensitivity at 30 %"].startswith(f"{100 * np.mean(top):.1f} ±")
+    assert "| bright |" in weights_table(found) and "bright, top" not in weights_table(found)
     assert "0.20, 0.30, 0.50" in weights_table(found)
+
+
+def test_findings_without_marks_or_with_the_verdicts_of_old_lines(suite, lines):
+    for line in lines:
+        del line["localisation"]
+        for pooled in line["by_pooling"].values():
+            del pooled["sensitivity"], pooled["false_alarm_rate"]
+        line["metrics"] = {"sensitivity": 0.25, "false_alarm_rate": 0.03125}
+    found = find(suite, "small", lines)
+    header, rows = rows_of(findings_table(found, "skin"))
+    assert header == ["method", "sensitivity at 30 %", "false alarms"]
+    assert list(rows["bright"].values())[1:] == ["25.0 ± 0.0", "3.1 ± 0.0"]
+    assert list(rows["bright, top"].values())[1:] == ["–", "–"]
+    assert "later" not in rows and "centre of the image" not in rows
+    assert not findings_table(find(suite, "small", []), "skin")
 
 
 def test_figures_show_the_drawn_rows(suite, lines):

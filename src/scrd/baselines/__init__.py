@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from scrd.baselines.autoencoder import Autoencoder, UncertaintyAutoencoder
+from scrd.baselines.brightness import Brightness
 from scrd.baselines.confounds import Confounds
 from scrd.baselines.cutpaste import CutPaste
 from scrd.baselines.efficientad import EfficientAD
 from scrd.baselines.flows import CFlow, FastFlow
+from scrd.baselines.knn import KNN
 from scrd.baselines.mahalanobis import Mahalanobis
 from scrd.baselines.memae import MemAE
 from scrd.baselines.method import Answer, Baseline, Budget
@@ -22,7 +24,9 @@ __all__ = ["BASELINES", "Answer", "Baseline", "Budget"]
 
 BASELINES: Mapping[str, type[Baseline]] = {
     "confounds": Confounds,
+    "brightness": Brightness,
     "mahalanobis": Mahalanobis,
+    "knn": KNN,
     "ae": Autoencoder,
     "aeu": UncertaintyAutoencoder,
     "memae": MemAE,

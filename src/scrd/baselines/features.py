@@ -71,6 +71,35 @@ def patch_features(features: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([middle, deep], dim=1).flatten(2).mT.contiguous()
 
 
+def draw_patches(
+    teacher: Teacher, images: Tensor, device: str, count: int, generator: torch.Generator
+) -> Tensor:
+    """Draw patches of a set of images without repetition, every patch alike; one pass.
+
+    Args:
+        teacher: on ``device``.
+        images: (N, C, S, S), as for :func:`extract`.
+        device: where to compute.
+        count: how many; all there are where these are fewer.
+        generator: of the draw, advanced by one permutation of all N (S/8)² patches.
+
+    Returns:
+        (count, C_2 + C_3), float32, on ``device``, in the order of images and positions; see
+        :func:`patch_features`.
+    """
+    positions = (images.shape[-1] // 8) ** 2
+    total = len(images) * positions
+    wanted = torch.randperm(total, generator=generator)[:count].sort().values
+    parts = []
+    first = 0
+    for features in extract_all(teacher, images, device):
+        patches = patch_features(features).flatten(0, 1)
+        here = wanted[(wanted >= first) & (wanted < first + len(patches))] - first
+        parts.append(patches[here.to(patches.device)])
+        first += len(patches)
+    return torch.cat(parts)
+
+
 def upsample(patch_scores: Tensor, size: int) -> Tensor:
     """Lay out scores of positions, (B, P) row by row, as maps (B, S, S), bilinear between them."""
     side = round(patch_scores.shape[1] ** 0.5)

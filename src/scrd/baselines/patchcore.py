@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from scrd.baselines.features import (
-    BATCH,
+    draw_patches,
     extract,
-    extract_all,
     patch_features,
     seeded_teacher,
     upsample,
@@ -56,16 +55,8 @@ class PatchCore(Baseline):
         """See the base class. One pass; the pool, the projection and the start are drawn."""
         self.to(self.budget.device).eval()
         generator = torch.Generator().manual_seed(self.budget.seed)
-        positions = (images.shape[-1] // 8) ** 2
-        total = len(images) * positions
-        wanted = torch.randperm(total, generator=generator)[:POOL_LIMIT].sort().values
-        parts = []
-        for i, features in enumerate(extract_all(self.teacher, images, self.budget.device)):
-            patches = patch_features(features).flatten(0, 1)
-            first = i * BATCH * positions
-            here = wanted[(wanted >= first) & (wanted < first + len(patches))] - first
-            parts.append(patches[here.to(patches.device)])
-        pool = torch.cat(parts)
+        total = len(images) * (images.shape[-1] // 8) ** 2
+        pool = draw_patches(self.teacher, images, self.budget.device, POOL_LIMIT, generator)
         count = max(NEIGHBOURS, min(BANK_LIMIT, round(CORESET_FRACTION * total)))
         start = int(torch.randint(len(pool), (), generator=generator))
         projected = pool

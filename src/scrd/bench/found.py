@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from scrd.bench.results import Line, canonical
-from scrd.bench.suite import Row, Suite
+from scrd.bench.suite import OWN, Row, Suite
 
 COSTS = (
     "parameters_trained",
@@ -19,6 +20,9 @@ COSTS = (
     "fit_seconds",
 )
 """Keys of ``cost`` in a result line that are averaged over the runs of a row."""
+
+VERDICTS = ("sensitivity", "false_alarm_rate")
+"""At the threshold that is calibrated on held-out normals."""
 
 
 @dataclass(frozen=True)
@@ -107,16 +111,22 @@ def over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]] = (
 
 
 def cell(found: Found, row: Row, data: str, metric: str) -> Cell | None:
-    """Mean over the seeds of a metric under the row's pooling; None without such a run."""
-    tables = [
-        line["by_pooling"][row.pooling]
-        for line in found.runs.get((row.label, data), {}).values()
-        if metric in line["by_pooling"].get(row.pooling, ())
-    ]
-    if not tables:
+    """Mean over the seeds of a figure of a row, see :func:`_figures`; None without such a run."""
+    several = [_figures(line, row) for line in found.runs.get((row.label, data), {}).values()]
+    known = [figures for figures in several if metric in figures]
+    if not known:
         return None
     interval = f"{metric}_ci95"
-    return over_seeds([t[metric] for t in tables], [t[interval] for t in tables if interval in t])
+    return over_seeds([f[metric] for f in known], [f[interval] for f in known if interval in f])
+
+
+def _figures(line: Line, row: Row) -> Mapping[str, Any]:
+    """What a row reports of a run: all figures under its pooling, and where its map points."""
+    # version 0.2.0 wrote the verdicts of the own score alone, and there
+    own = line["metrics"] if row.pooling == OWN else {}
+    verdicts = {name: own[name] for name in VERDICTS if name in own}
+    pooled = line["by_pooling"].get(row.pooling, {})
+    return {**line.get("localisation", {}), **verdicts, **pooled}
 
 
 def mean_over_sets(found: Found, row: Row, metric: str) -> Cell | None:
@@ -124,13 +134,8 @@ def mean_over_sets(found: Found, row: Row, metric: str) -> Cell | None:
     per_set = []
     for data in found.suite.sets:
         seeds = found.runs.get((row.label, data), {})
-        per_set.append(
-            {
-                seed: line["by_pooling"][row.pooling][metric]
-                for seed, line in seeds.items()
-                if metric in line["by_pooling"].get(row.pooling, ())
-            }
-        )
+        figures = {seed: _figures(line, row) for seed, line in seeds.items()}
+        per_set.append({seed: f[metric] for seed, f in figures.items() if metric in f})
     common = sorted(set.intersection(*(set(values) for values in per_set)))
     if not common:
         return None

@@ -37,7 +37,8 @@ class Answers:
     Attributes:
         scores: (N,), float64, raw, larger is more anomalous.
         statistics: pooling → (N,), float64, of the maps; ``own`` is the scores themselves.
-        maps: (N, S, S), float32, on the CPU; None without maps, or if they were not asked for.
+        maps: (N, S, S), float32, on the CPU; None of a method that has none, and of more than one
+            batch, see :meth:`Trained.answers`.
         scale_weights: (N, K), float; None for a method without them.
     """
 
@@ -54,14 +55,15 @@ class Trained:
     Attributes:
         module: holds everything that it learnt or remembers.
         answer: one batch.
-        threshold: calibrated for the false-alarm rate of the settings.
+        thresholds: pooling → score from which on an image is flagged, calibrated for the
+            false-alarm rate of the settings.
         pooling: the one that a detector uses; None for a baseline.
         fit_seconds: wall-clock time of building and training.
     """
 
     module: nn.Module
     answer: Callable[[ImageStack], Answers]
-    threshold: float
+    thresholds: Mapping[str, float]
     pooling: str | None
     fit_seconds: float
 
@@ -69,19 +71,27 @@ class Trained:
         """Score the first batch, which pays for what is set up once."""
         self.answer(next(_batches(stack)))
 
-    def answers(self, stack: ImageStack, *, with_maps: bool = False) -> Answers:
-        """Score a stack of any size, batch by batch."""
+    def answers(
+        self, stack: ImageStack, on_maps: Callable[[int, Tensor], None] | None = None
+    ) -> Answers:
+        """Score a stack of any size, batch by batch, without keeping maps.
+
+        Args:
+            stack: the images.
+            on_maps: given each batch's maps, if there are any, and the position of its first
+                image in the stack.
+        """
         parts = []
-        for batch in _batches(stack):
+        for i, batch in enumerate(_batches(stack)):
             part = self.answer(batch)
-            parts.append(part if with_maps else replace(part, maps=None))
+            if on_maps is not None and part.maps is not None:
+                on_maps(i * BATCH, part.maps)
+            parts.append(replace(part, maps=None))
         first = parts[0]
         return Answers(
             np.concatenate([p.scores for p in parts]),
             {n: np.concatenate([p.statistics[n] for p in parts]) for n in first.statistics},
-            torch.cat([p.maps for p in parts if p.maps is not None])
-            if first.maps is not None
-            else None,
+            None,
             np.concatenate([p.scale_weights for p in parts if p.scale_weights is not None])
             if first.scale_weights is not None
             else None,
@@ -101,11 +111,22 @@ def _batches(stack: ImageStack) -> Iterator[ImageStack]:
 
 
 def train_method(run: Run, prepared: Prepared, device: str, progress: bool = False) -> Trained:
-    """Train an objective or a baseline on ``prepared.fitting`` and calibrate its threshold."""
+    """Train an objective or a baseline on ``prepared.fitting`` and calibrate its thresholds.
+
+    Every pooling gets its own from ``prepared.calibrating``; a detector keeps the threshold that it
+    has calibrated itself.
+    """
     if run.method in OBJECTIVES:
-        return _train_detector(run.config, prepared, device, progress)
-    with counting(f"training {run.method}", None, progress):
-        return _train_baseline(run, prepared, device)
+        trained = _train_detector(run.config, prepared, device, progress)
+    else:
+        with counting(f"training {run.method}", None, progress):
+            trained = _train_baseline(run, prepared, device)
+    _, groups = np.unique(prepared.groups, return_inverse=True)
+    with counting("calibrating every pooling", None, progress):
+        normal = trained.answers(prepared.calibrating).statistics
+    far = run.config.false_alarm_rate
+    pooled = {n: threshold_at(scores, groups.tolist(), far) for n, scores in normal.items()}
+    return replace(trained, thresholds={**pooled, **trained.thresholds})
 
 
 def _train_detector(config: Config, prepared: Prepared, device: str, progress: bool) -> Trained:
@@ -121,7 +142,8 @@ def _train_detector(config: Config, prepared: Prepared, device: str, progress: b
         return Answers(scores, {OWN: scores, **pooled}, maps, weights)
 
     calibration, seconds = detector.calibration, detector.provenance["seconds"]
-    return Trained(detector.model, answer, calibration.threshold, calibration.pooling, seconds)
+    own = {OWN: calibration.threshold}
+    return Trained(detector.model, answer, own, calibration.pooling, seconds)
 
 
 def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
@@ -151,8 +173,4 @@ def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
             pooled |= {name: s.double().numpy() for name, s in statistics.items()}
         return Answers(own, pooled, maps)
 
-    trained = Trained(baseline, answer, float("inf"), None, seconds)
-    _, groups = np.unique(prepared.groups, return_inverse=True)
-    normal = trained.answers(prepared.calibrating).scores
-    threshold = threshold_at(normal, groups.tolist(), config.false_alarm_rate)
-    return replace(trained, threshold=threshold)
+    return Trained(baseline, answer, {}, None, seconds)

@@ -15,7 +15,7 @@ from scrd.bench.tables import (
     accuracy_table,
     cost_table,
     csv_table,
-    localisation_table,
+    findings_table,
     weights_table,
 )
 from scrd.system.files import write_atomically
@@ -37,6 +37,13 @@ column is bold, whether or not the difference is more than chance. – is a run 
 there is a column *paper*, it has the figures that the paper prints, from other splits of the same
 collections, with training settings of their own; they are not comparable line by line. F1 and
 accuracy are at the threshold that maximises F1 on the test set, as the paper has them.
+
+In the table of a data set *pointing* is how often the map's maximum lies in a lesion's mask or
+box; *pixel AP* and *AUPRO* (to a pixel false-positive rate of 30 %) are over the pixels of all
+images that are marked or normal. Blank is what the same map has in a row above. *Sensitivity* is
+the share of abnormal images that are flagged at the threshold that held-out normals gave for the
+false-alarm rate in the head of the column, *false alarms* that of the normal images; both are 0
+where too few groups of normals were held out for that rate.
 """
 
 
@@ -79,11 +86,12 @@ def _section(found: Found, out: Path) -> list[str]:
     parts = [f"### {suite.title}: {found.budget}\n", _setting(found)]
     for metric in suite.metrics:
         parts.append(f"{NAMES[metric]}, %:\n\n{accuracy_table(found, metric)}")
+    for data in suite.sets:
+        table_of_set = findings_table(found, data)
+        if table_of_set:
+            parts.append(f"{data}, %:\n\n{table_of_set}")
     if suite.costs:
         parts.append(f"Parameters, time and memory, means over the runs:\n\n{cost_table(found)}")
-    places = localisation_table(found)
-    if places:
-        parts.append(f"Inside a lesion's box or mask, % of the marked images:\n\n{places}")
     weights = weights_table(found)
     if weights and "alpha" in suite.figures:
         parts.append(f"Mean scale weights α on the test images, finest scale first:\n\n{weights}")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from scrd.bench.measure import Material, measure, read_material
+from scrd.bench.material import Material, read_material
+from scrd.bench.measure import measure
 from scrd.bench.results import append_result, canonical, read_results, run_lock
 from scrd.bench.suite import Run
 from scrd.data.manifest import read_manifest

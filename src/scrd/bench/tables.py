@@ -12,12 +12,12 @@ import numpy as np
 
 from scrd.bench.found import (
     COSTS,
+    VERDICTS,
     Cell,
     Found,
     cell,
     costs,
     mean_over_sets,
-    over_seeds,
     overall_auroc,
 )
 from scrd.bench.suite import METRICS
@@ -37,16 +37,7 @@ def accuracy_table(found: Found, metric: str) -> str:
     ]
     if several:
         columns.append([mean_over_sets(found, row, metric) for row in rows])
-    texts = []
-    for column in columns:
-        best = max((round(100 * c.mean, 1) for c in column if c), default=math.nan)
-        alone = sum(c is not None for c in column) == 1
-        texts.append(
-            [
-                _text(c, bold=c is not None and not alone and round(100 * c.mean, 1) == best)
-                for c in column
-            ]
-        )
+    texts = [_column(column) for column in columns]
     printed = metric == "auroc" and any(row.reference for row in rows)
     body = []
     for i, row in enumerate(rows):
@@ -75,6 +66,17 @@ def accuracy_table(found: Found, metric: str) -> str:
         body.append(cells)
     header = ["method", *suite.sets, *(["mean"] if several else []), "seeds"]
     return markdown([*header, "paper"] if printed else header, body)
+
+
+def _column(cells: Sequence[Cell | None]) -> list[str]:
+    """Texts of a column, the best in bold unless it stands alone."""
+    rounded = [None if c is None else round(100 * c.mean, 1) for c in cells]
+    known = [value for value in rounded if value is not None]
+    best = max(known) if len(known) > 1 else None
+    return [
+        _text(c, bold=c is not None and value == best)
+        for c, value in zip(cells, rounded, strict=True)
+    ]
 
 
 def _text(found: Cell | None, *, bold: bool) -> str:
@@ -122,24 +124,43 @@ def cost_table(found: Found) -> str:
     return markdown([*header, "paper, MB"] if printed else header, body)
 
 
-def localisation_table(found: Found) -> str:
-    """How often the map's maximum lies in a lesion; empty where no run was asked."""
-    names = ("pointing_hit_rate", "brightest_place_hit_rate", "centre_hit_rate")
+_PLACES = {"pointing_hit_rate": "pointing", "pixel_ap": "pixel AP", "aupro": "AUPRO"}
+_REFERENCES = {
+    "brightest_place_hit_rate": "brightest place",
+    "centre_hit_rate": "centre of the image",
+}
+
+
+def findings_table(found: Found, data: str) -> str:
+    """Where the maps of one data set point, and what is flagged at the calibrated threshold.
+
+    Rows that pool the same map otherwise leave its place blank, after the first. Below them stand
+    the two places that need no map. Without masks or boxes the first columns are absent; without
+    runs there is no table.
+    """
+    suite = found.suite
+    rows = [row for row in suite.rows_of(found.budget) if (row.label, data) in found.runs]
+    lines = [line for row in rows for line in found.runs[row.label, data].values()]
+    if not lines:
+        return ""
+    marked = [line["localisation"] for line in lines if "localisation" in line]
+    distinct = found.distinct_rows()
+    places = [
+        _column([cell(found, row, data, name) if row in distinct else None for row in rows])
+        for name in (_PLACES if marked else ())
+    ]
     body = []
-    for row in found.distinct_rows():
-        for data in found.suite.sets:
-            places = [
-                line["localisation"]
-                for line in found.runs.get((row.label, data), {}).values()
-                if "localisation" in line
-            ]
-            if places:
-                rates = [over_seeds([p[name] for p in places]) for name in names]
-                # the two baselines do not depend on the seed
-                shown = [_text(rates[0], bold=False), *(f"{100 * c.mean:.1f}" for c in rates[1:])]
-                body.append([row.label, data, *shown])
-    header = ["method", "data", "map's maximum", "brightest place", "centre of the image"]
-    return markdown(header, body) if body else ""
+    for i, row in enumerate(rows):
+        where = [column[i] if row in distinct else "" for column in places]
+        verdicts = [_text(cell(found, row, data, name), bold=False) for name in VERDICTS]
+        body.append([row.label, *where, *verdicts])
+    for name, title in _REFERENCES.items() if marked else ():
+        # neither depends on the run
+        body.append([title, f"{100 * marked[0][name]:.1f}", "", "", "", ""])
+    rates = {line["key"]["settings"]["false_alarm_rate"] for line in lines}
+    asked = f" at {100 * rates.pop():g} %" if len(rates) == 1 else ""
+    titles = [*(_PLACES.values() if marked else ()), f"sensitivity{asked}", "false alarms"]
+    return markdown(["method", *titles], body)
 
 
 def weights_table(found: Found) -> str:
@@ -174,7 +195,7 @@ def csv_table(found: Found) -> str:
     header = ["label", "method", "pooling", "data", "seeds"]
     for metric in METRICS:
         header += [metric, f"{metric}_sd", f"{metric}_low", f"{metric}_high"]
-    header += ["false_alarm_rate", "pointing_hit_rate", *COSTS, "paper_auroc"]
+    header += [*VERDICTS, *_PLACES, *COSTS, "paper_auroc"]
     file = io.StringIO()
     writer = csv.DictWriter(file, header, lineterminator="\n")
     writer.writeheader()
@@ -194,9 +215,12 @@ def csv_table(found: Found) -> str:
                     values |= {metric: c.mean, f"{metric}_sd": c.deviation}
                     if c.interval:
                         values[f"{metric}_low"], values[f"{metric}_high"] = c.interval
-            groups = (("metrics", "false_alarm_rate"), ("localisation", "pointing_hit_rate"))
-            for group, name in (*groups, *(("cost", name) for name in COSTS)):
-                known = [line[group][name] for line in lines if name in line.get(group, ())]
+            for name in (*VERDICTS, *_PLACES):
+                c = cell(found, row, data, name)
+                if c is not None:
+                    values[name] = c.mean
+            for name in COSTS:
+                known = [line["cost"][name] for line in lines if name in line["cost"]]
                 known = [value for value in known if value is not None]
                 if known:
                     values[name] = float(np.mean(known))

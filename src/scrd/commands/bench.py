@@ -24,7 +24,9 @@ def run(
     suite: Annotated[str, typer.Argument(help="A bundled suite (`scrd bench list`) or a TOML.")],
     data: Annotated[Path, typer.Argument(help="Folder that holds the data sets' folders.")],
     results: Annotated[Path, typer.Option("--results", help="File to add the runs to.")],
-    budget: Annotated[str, typer.Option(help="small, paper, or one of the suite's own.")] = "small",
+    budget: Annotated[
+        str, typer.Option(help="paper, cpu, small, or one of the suite's own.")
+    ] = "paper",
     sets: Annotated[list[str] | None, typer.Option("--set", help="Only this data set.")] = None,
     rows: Annotated[
         list[str] | None, typer.Option("--row", help="Only the row of this label.")
@@ -67,15 +69,19 @@ def list_suites() -> None:
     """Name the bundled suites."""
     from rich.table import Table
 
+    from scrd.bench.suite import BUDGETS
     from scrd.bench.suite_file import bundled_suites, read_suite
 
-    table = Table("suite", "what", "runs, small", "runs, paper", "not implemented")
+    table = Table(title=f"Runs of the budgets {', '.join(BUDGETS)}")
+    table.add_column("suite", no_wrap=True)
+    for title in ("what", "runs", "not implemented"):
+        table.add_column(title)
     with refusing():
         for name in bundled_suites():
             suite = read_suite(name)
             absent = [row.label for row in suite.rows if row.method is None]
-            counts = (str(len(suite.runs(budget))) for budget in ("small", "paper"))
-            table.add_row(name, suite.title, *counts, ", ".join(absent))
+            counts = ", ".join(str(len(suite.runs(budget))) for budget in BUDGETS)
+            table.add_row(name, suite.title, counts, ", ".join(absent))
     out.print(table)
 
 

@@ -84,7 +84,7 @@ def load_images(
     side = preprocessing.image_size
     channels = 1 if preprocessing.intensity.channels == "grey" else 3
     shape = (len(sources), channels, side, side)
-    images = _allocate(shape, memory_limit, folder)
+    images = allocate(shape, memory_limit, folder)
     index: list[int] = []
     sizes: list[tuple[int, int]] = []
     failures: list[ImageError] = []
@@ -239,9 +239,22 @@ def measure_window(series: Series, intensity: Intensity) -> tuple[float, float]:
     return series_percentiles(itertools.chain([first], images), intensity)
 
 
-def _allocate(
-    shape: tuple[int, ...], memory_limit: int, folder: Path | None
+def allocate(
+    shape: tuple[int, ...], memory_limit: int, folder: Path | None = None
 ) -> NDArray[np.float32]:
+    """Make room for float32 numbers, in memory or in a nameless file.
+
+    Args:
+        shape: Of the array.
+        memory_limit: Bytes up to which it is held in memory.
+        folder: Where the file is made; the system's folder for temporary files by default.
+
+    Returns:
+        The array, whose content is undefined.
+
+    Raises:
+        OSError: It fits neither into the memory limit nor on the disk.
+    """
     needed = 4 * math.prod(shape)
     if needed <= memory_limit:
         return np.empty(shape, np.float32)
@@ -250,8 +263,8 @@ def _allocate(
     free = shutil.disk_usage(place).free
     if needed > free:
         raise OSError(
-            f"{place}: the prepared images need {needed / 1e9:.1f} GB, more than the memory limit "
-            f"of {memory_limit / 1e9:.1f} GB and than the {free / 1e9:.1f} GB free on this disk"
+            f"{place}: images or maps need {needed / 1e9:.1f} GB, more than the memory limit of "
+            f"{memory_limit / 1e9:.1f} GB and than the {free / 1e9:.1f} GB free on this disk"
         )
     with tempfile.TemporaryFile(dir=place) as file:
         if hasattr(os, "posix_fallocate"):  # else a full disk would end the process later

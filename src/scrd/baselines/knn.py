@@ -1,0 +1,70 @@
+"""Nearest neighbour: distance of every position to the nearest of many normal ones."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scrd.baselines.features import (
+    draw_patches,
+    extract,
+    patch_features,
+    seeded_teacher,
+    upsample,
+)
+from scrd.baselines.method import Answer, Baseline, Budget
+
+MEMORY = 16_000
+"""Normal positions remembered."""
+
+_CHUNK = 1024  # positions compared together: 64 MiB of cosines with a full memory
+
+
+class KNN(Baseline):
+    """Nearest neighbour among random positions of normal images: what needs no training.
+
+    A common reference since Bergman, Cohen, Hoshen, *Deep nearest neighbor anomaly detection*
+    (2020), and Cohen and Hoshen, *Sub-image anomaly detection with deep pyramid correspondences*
+    (2020), which compare with the positions of whole images. Here positions are at stride 8, see
+    :func:`scrd.baselines.features.patch_features`, brought to unit length; 16,000 of those of the
+    training normals are drawn at random. The map is the cosine distance to the nearest of them,
+    1 - cos, in the unit of the distance maps of reverse distillation; its maximum is the score.
+    """
+
+    memory: Tensor
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(budget)
+        self.teacher = seeded_teacher(budget)
+        self.register_buffer("memory", torch.empty(0))
+
+    def fit(self, images: Tensor) -> None:
+        """See the base class. One pass; the positions are drawn."""
+        self.to(self.budget.device).eval()
+        generator = torch.Generator().manual_seed(self.budget.seed)
+        drawn = draw_patches(self.teacher, images, self.budget.device, MEMORY, generator)
+        self.memory = F.normalize(drawn, dim=1)
+
+    @torch.no_grad()
+    def score(self, images: Tensor) -> Answer:
+        """See the base class. Maps and scores are 1 - cos, in [0, 2]."""
+        patches = patch_features(extract(self.teacher, images, self.budget.device))
+        flat = nearest_cosine_distances(patches.flatten(0, 1), self.memory)
+        maps = upsample(flat.view(patches.shape[:2]), images.shape[-1]).cpu()
+        return Answer(maps.amax(dim=(1, 2)), maps)
+
+
+def nearest_cosine_distances(patches: Tensor, memory: Tensor) -> Tensor:
+    """Smallest 1 - cos to any remembered vector.
+
+    Args:
+        patches: (P, C), float32, of any length but zero.
+        memory: (M, C), float32, of unit length.
+
+    Returns:
+        (P,), float32, in [0, 2].
+    """
+    unit = F.normalize(patches, dim=1)
+    nearest = [(part @ memory.T).amax(dim=1) for part in torch.split(unit, _CHUNK)]
+    return (1 - torch.cat(nearest)).clamp(0, 2)
