@@ -18,7 +18,7 @@ from scrd.baselines.method import Answer, Baseline, Budget
 MEMORY = 16_000
 """Normal positions remembered."""
 
-_CHUNK = 1024  # positions compared together: 64 MiB of cosines with a full memory
+_CHUNK = 256  # positions compared together: 16 MiB of cosines with a full memory
 
 
 class KNN(Baseline):
