@@ -61,8 +61,9 @@ def fingerprint(teacher: Teacher, image_size: int) -> Fingerprint:
     Raises:
         TeacherError: its tensors cannot be saved, as where two are one.
     """
+    state = {name: tensor.contiguous() for name, tensor in teacher.state_dict().items()}
     try:
-        digest = hashlib.sha256(save(teacher.state_dict())).hexdigest()
+        digest = hashlib.sha256(save(state)).hexdigest()
     except (RuntimeError, ValueError) as e:
         raise TeacherError(f"the teacher's tensors cannot be saved: {e}") from e
     return Fingerprint(teacher.package, digest, _answer(teacher, image_size))
