@@ -134,5 +134,7 @@ def test_backbone_without_fine_maps_is_refused_for_its_strides():
 
 
 def test_unknown_backbone_is_named():
-    with pytest.raises(TeacherError, match="no feature backbone 'resnet19'"):
+    with pytest.raises(
+        TeacherError, match="no feature backbone 'resnet19'.*entry point of the group scrd.teachers"
+    ):
         build_teacher("resnet19", "random")

@@ -11,6 +11,7 @@ import timm
 from torch import nn
 
 from scrd.model.backbone import STRIDES, Backbone
+from scrd.model.entry_point import GROUP
 from scrd.model.vit import ResampledViT, quarters
 from scrd.model.weights import (
     StateDict,
@@ -68,7 +69,10 @@ def _levels(name: str) -> tuple[int | None, tuple[int, ...]]:
     try:
         backbone: Any = timm.create_model(name, pretrained=False, features_only=True)
     except Exception as e:
-        raise TeacherError(f"timm has no feature backbone {name!r}: {e}") from e
+        raise TeacherError(
+            f"timm has no feature backbone {name!r} ({e}), "
+            f"nor has an installed package an entry point of the group {GROUP} for it"
+        ) from e
     reductions = backbone.feature_info.reduction()
     at = {stride: i for i, stride in enumerate(reductions)}
     if len(at) == 1 and hasattr(backbone.model, "blocks"):
