@@ -111,6 +111,7 @@ def test_weights_of_the_native_size_serve_any(tmp_path):
     assert teacher(torch.rand(1, 3, 96, 64))[0].shape == (1, 192, 24, 16)
 
 
+@pytest.mark.filterwarnings("ignore:the teacher")
 def test_transformer_of_one_size_is_refused():
     with pytest.raises(TeacherError, match="mixer_s16_224 cannot be made for images of any size"):
         build_teacher("mixer_s16_224", "random")

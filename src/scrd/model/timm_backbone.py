@@ -38,7 +38,7 @@ def timm_backbone(teacher: str, weights: str | None) -> Backbone:
             warnings.warn(
                 f"the teacher {teacher} has RANDOM weights: its features mean nothing, "
                 "scores are for testing only",
-                stacklevel=4,
+                stacklevel=3,
             )
     else:
         file = Path(weights) if weights is not None else packaged_weights(teacher)
