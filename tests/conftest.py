@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,48 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not here: set SCRD_DATA")
     return folder
+
+
+TINY_TEACHER = """
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    channels = (4, 6, 8)
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        scales = zip(self.channels, (4, 8, 16))
+        self.scales = nn.ModuleList(nn.Conv2d(3, c, s, s) for c, s in scales)
+        for p in self.parameters():
+            nn.init.normal_(p, generator=generator)
+
+    def forward(self, image):
+        return [scale(image - 0.5) for scale in self.scales]
+"""
+
+
+@pytest.fixture
+def teacher_package(tmp_path, monkeypatch):
+    """Installs a package with an entry point ``tiny``, after edits of its source (old, new)."""
+
+    def install(*edits, version="1.0", package="tiny-teachers"):
+        source = TINY_TEACHER
+        for old, new in edits:
+            assert old in source
+            source = source.replace(old, new)
+        site = tmp_path / package
+        module = package.replace("-", "_")
+        described = site / f"{module}.dist-info"
+        described.mkdir(parents=True, exist_ok=True)
+        (site / f"{module}.py").write_text(source)
+        (described / "METADATA").write_text(f"Name: {package}\nVersion: {version}\n")
+        (described / "entry_points.txt").write_text(f"[scrd.teachers]\ntiny = {module}:Tiny\n")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions within one second
+        monkeypatch.syspath_prepend(site)
+        return site
+
+    return install

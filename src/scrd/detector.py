@@ -21,7 +21,9 @@ from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
 from scrd.model.constants import Constants
+from scrd.model.fingerprint import Fingerprint, require_package, require_same_answer
 from scrd.model.scores import infer
+from scrd.model.weights import TeacherError
 from scrd.report.figures import training_curve
 from scrd.scoring.calibration import Calibration
 from scrd.scoring.scorer import Inferred, Scorer
@@ -203,13 +205,20 @@ class Detector(Scorer):
         """Read a model folder and verify it.
 
         Raises:
-            ModelFolderError: missing, damaged, or of an unknown format.
+            ModelFolderError: missing, damaged, of an unknown format, or with a teacher that is not
+                installed here or computes something else now, see
+                :mod:`scrd.model.fingerprint`.
         """
         contents = read_model_folder(Path(folder))
         raw = contents.config
         try:
             config = from_plain(Config, raw["config"])
             preprocessing = from_plain(Preprocessing, raw["preprocessing"])
+            provenance = raw["provenance"]
+            teacher = provenance.get("teacher")  # absent from models of 0.2.0
+            known = from_plain(Fingerprint, teacher) if teacher else None
+            if known:
+                require_package(config.teacher, known)
             model = build_model(
                 config.teacher,
                 "deferred",
@@ -218,9 +227,12 @@ class Detector(Scorer):
                 from_plain(Constants, raw.get("constants", {})),
             )
             model.load_state_dict(contents.weights)
+            if known:
+                require_same_answer(model.teacher, known, preprocessing.image_size)
             calibration = from_plain(Calibration, contents.calibration)
             contract = from_plain(Contract, raw["contract"])
-            provenance = raw["provenance"]
+        except TeacherError as e:
+            raise ModelFolderError(f"{folder}: {e}") from e
         except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as e:
             raise ModelFolderError(
                 f"{Path(folder) / 'config.json'}: does not describe this model "

@@ -128,11 +128,13 @@ def test_knows_whether_its_features_take_negative_values(name, rectified):
     assert random_teacher(name).is_rectified() is rectified
 
 
-def test_plain_vision_transformer_is_refused_for_its_strides():
+def test_backbone_without_fine_maps_is_refused_for_its_strides():
     with pytest.raises(TeacherError, match=r"no feature maps at strides \[4, 8\].*choose"):
-        build_teacher("vit_tiny_patch16_224", "random")
+        build_teacher("levit_128s", "random")
 
 
 def test_unknown_backbone_is_named():
-    with pytest.raises(TeacherError, match="no feature backbone 'resnet19'"):
+    with pytest.raises(
+        TeacherError, match="no feature backbone 'resnet19'.*entry point of the group scrd.teachers"
+    ):
         build_teacher("resnet19", "random")

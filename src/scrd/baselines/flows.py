@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scrd.baselines.features import extract, extract_all, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.errors import ScrdError
-from scrd.model.teacher import STRIDES
+from scrd.model.backbone import STRIDES
 from scrd.system.extras import needs
 from scrd.training.batches import batch_indices
 

@@ -186,7 +186,7 @@ class RDPP(Baseline):
     def __init__(self, budget: Budget) -> None:
         super().__init__(budget)
         self.teacher = seeded_teacher(budget)
-        channels, plan = self.teacher.channels, stage_plan(budget.teacher)
+        channels, plan = self.teacher.channels, stage_plan(self.teacher.mirrors)
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)
             self.projections = nn.ModuleList(Projection(c) for c in channels)

@@ -138,7 +138,7 @@ class ReContrast(Baseline):
         super().__init__(budget)
         self.teacher = seeded_teacher(budget)
         self.encoder = Encoder(self.teacher)
-        channels, plan = self.teacher.channels, stage_plan(budget.teacher)
+        channels, plan = self.teacher.channels, stage_plan(self.teacher.mirrors)
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)
             self.bottleneck = Bottleneck(channels, plan)

@@ -131,17 +131,22 @@ def _wide_bottleneck_block(
 
 
 # RD4AD mirrors each ResNet with its own blocks and depths; every other teacher gets the plan of
-# ResNet-18 at the teacher's own channel counts.
+# ResNet-18 at the teacher's own channel counts. A vision transformer is as wide at stride 4 as at
+# 16, where two 3x3 convolutions a block would cost ten times what they cost beside ResNet-18.
 _PLANS = {
     "resnet34": StagePlan(basic_block, 3, (3, 4, 6)),
     "resnet50": StagePlan(bottleneck_block, 3, (3, 4, 6)),
+    "vit": StagePlan(bottleneck_block, 2, (2, 2, 2)),
     "wide_resnet50_2": StagePlan(_wide_bottleneck_block, 3, (3, 4, 6)),
 }
 _DEFAULT_PLAN = StagePlan(basic_block, 2, (2, 2, 2))
 
 
 def stage_plan(teacher: str) -> StagePlan:
-    """The plan that mirrors the timm backbone ``teacher`` (a tag after a dot is ignored)."""
+    """The plan that mirrors the timm backbone ``teacher`` (a tag after a dot is ignored).
+
+    ``vit`` is any plain vision transformer.
+    """
     return _PLANS.get(teacher.split(".")[0], _DEFAULT_PLAN)
 
 

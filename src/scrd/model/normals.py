@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from scrd.model.teacher import STRIDES
+from scrd.model.backbone import STRIDES
 
 FLOOR = 0.3
 """Share of a scale's overall standard deviation that is added to each position's: where normals

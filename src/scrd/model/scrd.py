@@ -41,11 +41,11 @@ class SCRD(nn.Module):
     """
 
     def __init__(
-        self, teacher: Teacher, name: str, rectify: bool, image_size: int, constants: Constants
+        self, teacher: Teacher, rectify: bool, image_size: int, constants: Constants
     ) -> None:
         super().__init__()
         self.constants = constants
-        plan = stage_plan(name)
+        plan = stage_plan(teacher.mirrors)
         self.teacher = teacher
         self.scaler = FeatureScaler(teacher.channels)
         self.bottleneck = Bottleneck(teacher.channels, plan)
@@ -94,4 +94,4 @@ def build_model(
     """
     built = build_teacher(teacher, weights)
     rectify = built.is_rectified() if rectify is None else rectify
-    return SCRD(built, teacher, rectify, image_size, constants or NEW)
+    return SCRD(built, rectify, image_size, constants or NEW)

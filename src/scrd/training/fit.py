@@ -19,6 +19,7 @@ from scrd.data.manifest import Manifest, read_manifest
 from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.errors import ImageError
 from scrd.model import SCRD, build_model
+from scrd.model.fingerprint import Fingerprint, fingerprint
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import Calibration
 from scrd.storage.plain import to_plain
@@ -74,6 +75,7 @@ def fit(
         # a student that ends in ReLUs cannot reach features of both signs
         rectify = False if OBJECTIVES[config.objective].standardised else None
         model = build_model(config.teacher, config.weights, rectify, config.image_size)
+    teacher = fingerprint(model.teacher, config.image_size)
     folder = Path(work) if work is not None else None
     checkpoint = None
     if folder is not None:
@@ -84,7 +86,7 @@ def fit(
     if not isinstance(data, Prepared):
         data = prepare(source, config, folder=folder, progress=progress)
     manifest, preprocessing = data.manifest, data.preprocessing
-    log = _train(model, data, config, fabric, checkpoint, draw, progress)
+    log = _train(model, data, config, fabric, checkpoint, teacher, draw, progress)
     trained = time.perf_counter() - started
     learn_normals(
         model,
@@ -114,6 +116,7 @@ def fit(
         "unreadable": [f"{f.path.name}: {f.reason}" for f in data.failures],
         "doubtful": [f"{f.path.name}: {f.reason}" for f in data.doubts],
         "teacher_weights": model.teacher.source,
+        "teacher": to_plain(teacher),
         "seconds": round(trained, 1),
         "device": str(fabric.device),
         "processes": fabric.world_size,
@@ -137,6 +140,7 @@ def _train(
     config: Config,
     fabric: Fabric,
     checkpoint: Path | None,
+    teacher: Fingerprint,
     draw: Draw,
     progress: bool,
 ) -> list[LogEntry]:
@@ -165,7 +169,7 @@ def _train(
                 config,
                 fabric=fabric,
                 checkpoint=checkpoint,
-                identity=_identity(config, data.preprocessing, data.manifest.fingerprint),
+                identity=_identity(config, data, teacher),
                 on_start=on_start,
                 on_step=advance,
                 on_log=on_log,
@@ -184,8 +188,8 @@ def _close(fabric: Fabric, journal: Journal | None, status: str) -> None:
         logger.finalize(status)
 
 
-def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
-    """What a checkpoint must agree on: every setting that acts on training, and the data."""
+def _identity(config: Config, data: Prepared, teacher: Fingerprint) -> str:
+    """What a checkpoint must agree on: settings that act on training, the data, the teacher."""
     settings = to_plain(config)
     for free in (
         "checkpoint_every",
@@ -195,5 +199,10 @@ def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) ->
         "image_cache_gib",
     ):
         del settings[free]
-    identity = {**settings, "preprocessing": to_plain(preprocessing), "data": fingerprint}
+    identity = {
+        **settings,
+        "preprocessing": to_plain(data.preprocessing),
+        "data": data.manifest.fingerprint,
+        "teacher_sha256": teacher.sha256,
+    }
     return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)
