@@ -15,12 +15,11 @@ from scrd.model.scores import POOLINGS, distances, infer
 from scrd.scoring.calibration import (
     Calibration,
     Level,
-    groups_needed,
     p_values,
     pool,
     threshold_at,
-    too_few,
 )
+from scrd.scoring.promise import looks_needed, too_few
 from scrd.storage.plain import from_plain
 from scrd.training.calibrate import calibrate
 from scrd.training.normals import learn_normals
@@ -314,7 +313,7 @@ def test_calibration_survives_json(calibrated):
 
 @pytest.mark.parametrize("rate", [0.5, 0.2, 0.1, 0.05, 0.07, 1 / 3, 0.01, 0.9])
 def test_the_groups_that_are_needed_are_just_enough(rate):
-    needed = groups_needed(rate)
+    needed = looks_needed(rate)
     for groups, enough in ((needed, True), (needed - 1, False)):
         if groups:
             threshold = threshold_at(np.arange(groups), range(groups), rate)

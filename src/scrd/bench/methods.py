@@ -23,6 +23,7 @@ from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import map_statistics
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
+from scrd.scoring.promise import looks
 from scrd.system.progress import counting
 from scrd.training.prepare import Prepared
 
@@ -152,7 +153,7 @@ def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
         return Answers(own, pooled, maps)
 
     trained = Trained(baseline, answer, float("inf"), None, seconds)
-    _, groups = np.unique(prepared.groups, return_inverse=True)
     normal = trained.answers(prepared.calibrating).scores
-    threshold = threshold_at(normal, groups.tolist(), config.false_alarm_rate)
+    seen = looks(prepared.groups, config.promise)
+    threshold = threshold_at(normal, seen, config.false_alarm_rate)
     return replace(trained, threshold=threshold)

@@ -165,7 +165,7 @@ def _train(
                 config,
                 fabric=fabric,
                 checkpoint=checkpoint,
-                identity=_identity(config, data.preprocessing, data.manifest.fingerprint),
+                identity=_identity(config, data),
                 on_start=on_start,
                 on_step=advance,
                 on_log=on_log,
@@ -184,16 +184,23 @@ def _close(fabric: Fabric, journal: Journal | None, status: str) -> None:
         logger.finalize(status)
 
 
-def _identity(config: Config, preprocessing: Preprocessing, fingerprint: str) -> str:
+def _identity(config: Config, data: Prepared) -> str:
     """What a checkpoint must agree on: every setting that acts on training, and the data."""
     settings = to_plain(config)
     for free in (
         "checkpoint_every",
         "false_alarm_rate",
+        "promise",
         "pooling",
         "acquisition",
         "image_cache_gib",
     ):
         del settings[free]
-    identity = {**settings, "preprocessing": to_plain(preprocessing), "data": fingerprint}
+    identity = {
+        **settings,
+        "preprocessing": to_plain(data.preprocessing),
+        "data": data.manifest.fingerprint,
+        # what came of it: the rate of false alarms may have had a say in it
+        "held_out": len(data.calibrating.index),
+    }
     return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)
