@@ -26,6 +26,7 @@ from scrd.export.errors import ExportError
 from scrd.export.folder import read_exported
 from scrd.model.scores import infer
 from scrd.scoring.scorer import Scored
+from scrd.storage.card import model_card
 from scrd.storage.model_folder import ModelFolderError
 from scrd.training import fit as fitting
 from scrd.training.log import TrainingError
@@ -235,6 +236,20 @@ def test_the_card_says_what_it_was_trained_on(trained, tmp_path):
     ):
         assert fact in card
     assert "nothing is ever flagged" not in card
+    assert "(25%; asked for: 0.25)" in card
+    assert "of new groups, such as patients, a share of 0.2 or less is flagged" in card
+    sizes = dataclasses.replace(trained.calibration, groups=(0, 0, 0, 1, 2, 3, 4, 5))
+    by_image = dataclasses.replace(sizes, promise="image")
+    for calibration, words in ((sizes, "at worst 0.37, since"), (by_image, "be up to 0.46, the")):
+        text = model_card(
+            dataclasses.replace(trained.config, held_out=None),
+            trained.preprocessing,
+            calibration,
+            trained.provenance,
+            trained.contract,
+        )
+        assert words in text
+        assert "a quarter, or more where a false-alarm rate of 0.2 takes more groups" in text
 
 
 def test_results_come_in_order_with_broken_files_in_the_middle(trained, mixed):
