@@ -139,7 +139,7 @@ def test_options_reach_the_settings(tree, tmp_path):
     options = (
         "--objective rd --noise gaussian --noise-strength 0.3 --resize letterbox --channels rgb "
         "--window 10,200 --held-out 0.3 --learning-rate 0.002 --seed 5 --precision 32-true "
-        "--pooling top --acquisition ignore"
+        "--pooling top --acquisition ignore --promise image"
     )
     result = scrd("train", tree, "--out", tmp_path / "m", *TRAIN, *options.split())
     assert result.exit_code == 0, result.output
@@ -149,6 +149,8 @@ def test_options_reach_the_settings(tree, tmp_path):
     assert (config["noise"]["kind"], config["noise"]["strength"]) == ("gaussian", 0.3)
     assert (config["held_out"], config["learning_rate"]) == (0.3, 0.002)
     assert (config["pooling"], config["acquisition"]) == ("top", "ignore")
+    assert config["promise"] == "image"
+    assert json.loads((tmp_path / "m" / "calibration.json").read_text())["promise"] == "image"
     assert config["window"] == [10, 200]
     intensity = written["preprocessing"]["intensity"]
     expected = {"low": 10.0, "high": 200.0, "headroom": 0.0, "channels": "rgb", "scope": "data"}

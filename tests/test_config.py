@@ -27,6 +27,7 @@ from scrd.objectives import OBJECTIVES
         ({"batch_size": 1}, ["batch_size", "at least 2"]),
         ({"held_out": 0.0}, ["held_out", "between 0 and 1"]),
         ({"held_out": 1.0}, ["held_out"]),
+        ({"promise": "patient"}, ["'patient'", "group", "image"]),
         ({"false_alarm_rate": 0.0}, ["false_alarm_rate"]),
         ({"false_alarm_rate": float("nan")}, ["false_alarm_rate"]),
         ({"learning_rate": 0.0}, ["learning_rate", "positive"]),

@@ -26,13 +26,14 @@ from scrd.export.errors import ExportError
 from scrd.export.folder import read_exported
 from scrd.model.scores import infer
 from scrd.scoring.scorer import Scored
+from scrd.storage.card import model_card
 from scrd.storage.model_folder import ModelFolderError
 from scrd.training import fit as fitting
 from scrd.training.log import TrainingError
 from scrd.training.prepare import hold_out
 from scrd.training.prepare import prepare as prepare_set
 
-QUICK = Config(image_size=64, batch_size=4, iterations=4, false_alarm_rate=0.2)
+QUICK = Config(image_size=64, batch_size=4, iterations=4, false_alarm_rate=0.2, held_out=0.25)
 
 
 def disc(rng, size=(64, 64), spot=False):
@@ -235,6 +236,20 @@ def test_the_card_says_what_it_was_trained_on(trained, tmp_path):
     ):
         assert fact in card
     assert "nothing is ever flagged" not in card
+    assert "(25%; asked for: 0.25)" in card
+    assert "of new groups, such as patients, a share of 0.2 or less is flagged" in card
+    sizes = dataclasses.replace(trained.calibration, groups=(0, 0, 0, 1, 2, 3, 4, 5))
+    by_image = dataclasses.replace(sizes, promise="image")
+    for calibration, words in ((sizes, "at worst 0.37, since"), (by_image, "be up to 0.46, the")):
+        text = model_card(
+            dataclasses.replace(trained.config, held_out=None),
+            trained.preprocessing,
+            calibration,
+            trained.provenance,
+            trained.contract,
+        )
+        assert words in text
+        assert "a quarter, or more where a false-alarm rate of 0.2 takes more groups" in text
 
 
 def test_results_come_in_order_with_broken_files_in_the_middle(trained, mixed):
@@ -378,7 +393,7 @@ def test_held_out_parts_never_share_a_group():
             Record(path=None, name=str(i), label=0, kind="normal", split="train", group=g)
             for i, g in enumerate(groups)
         ]
-        parts = hold_out(records, dataclasses.replace(QUICK, seed=seed))
+        parts = hold_out(records, dataclasses.replace(QUICK, seed=seed, held_out=None))
         assert sorted(int(r.name) for part in parts for r in part) == list(range(count))
         named = [{r.group for r in part} - {None} for part in parts]
         assert not named[0] & named[1]
@@ -441,6 +456,9 @@ def test_a_fit_resumes_from_its_work_folder_and_refuses_other_data(normals, tmp_
 
     free = dataclasses.replace(RESUMABLE, false_alarm_rate=0.3, pooling="max", checkpoint_every=5)
     assert Detector.fit(normals, free, work=tmp_path, resume=True, device="cpu")
+    finer = dataclasses.replace(RESUMABLE, false_alarm_rate=0.1, held_out=None)
+    with pytest.raises(TrainingError, match="held_out changed"):  # it takes more groups
+        Detector.fit(normals, finer, work=tmp_path, resume=True, device="cpu")
     changed = dataclasses.replace(RESUMABLE, seed=1, learning_rate=1e-4)
     with pytest.raises(TrainingError, match="learning_rate, seed changed"):
         Detector.fit(normals, changed, work=tmp_path, resume=True, device="cpu")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from scrd.errors import ConfigError
+from scrd.scoring.promise import Promise
 from scrd.synthesis.settings import NoiseSettings
 
 ObjectiveName = Literal["rd", "ratio", "paper", "algorithm2", "released", "margin", "scrd"]
@@ -48,8 +49,13 @@ class Config:
         betas: of Adam.
         seed: of everything that is drawn.
         precision: Fabric's precision; ``"auto"`` is bf16-mixed on a GPU that has it, else fp32.
-        held_out: share of the training normals kept from training, by group.
+        held_out: share of the training normals kept from training, by group; None for a quarter,
+            or more where that is too few groups for ``false_alarm_rate``, see
+            :func:`scrd.training.prepare.hold_out`.
         false_alarm_rate: the rate of false alarms that the threshold is chosen for.
+        promise: what that rate holds for: ``"group"``, images of new groups such as patients;
+            ``"image"``, images like the single calibration images, which finds more and promises
+            less where groups are few. See ``docs/method.md``.
         pooling: how an anomaly map becomes a score, see ``docs/method.md``.
         acquisition: whether ``excess`` allows for the brightness, contrast and sharpness of the
             image: ``"adjust"``, ``"ignore"``, or ``"auto"``, which adjusts for grey images. In
@@ -75,8 +81,9 @@ class Config:
     betas: tuple[float, float] = (0.5, 0.999)
     seed: int = 0
     precision: str = "auto"
-    held_out: float = 0.25
+    held_out: float | None = None
     false_alarm_rate: float = 0.05
+    promise: Promise = "group"
     pooling: Pooling = "excess"
     acquisition: Literal["auto", "adjust", "ignore"] = "auto"
     checkpoint_every: int = 200
@@ -122,7 +129,13 @@ class Config:
         for name in ("iterations", "batch_size", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         _require(self.batch_size >= 2, "batch_size must be at least 2: BatchNorm needs a batch")
-        _require(0 < self.held_out < 1, "held_out must lie between 0 and 1")
+        _require(
+            self.held_out is None or 0 < self.held_out < 1, "held_out must lie between 0 and 1"
+        )
         _require(0 < self.false_alarm_rate < 1, "false_alarm_rate must lie between 0 and 1")
+        _require(
+            self.promise in ("group", "image"),
+            f"promise must be group or image, not {self.promise!r}",
+        )
         _require(self.learning_rate > 0, "learning_rate must be positive")
         _require(self.seed >= 0, "seed must not be negative")

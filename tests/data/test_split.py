@@ -65,3 +65,16 @@ def test_too_few_groups_and_wrong_fractions_are_refused() -> None:
 def test_one_patient_for_all_is_told_as_the_cause() -> None:
     with pytest.raises(ValueError, match=r"all 8 images carry one patient .* column 'patient'"):
         split_by_group(["p"] * 8, (0.75, 0.25), seed=0)
+
+
+def test_a_part_may_ask_for_a_least_number_of_groups() -> None:
+    groups = [f"p{number}" for number, size in enumerate([40, 30, 9, 8, 7, 6]) for _ in range(size)]
+    for seed in range(20):
+        free = split_by_group(groups, (0.75, 0.25), seed)
+        least = split_by_group(groups, (0.75, 0.25), seed, least=(1, 3))
+        found = [len({groups[i] for i in part[1]}) for part in (free, least)]
+        assert found[1] == max(found[0], 3)
+        # the same order of the groups, cut elsewhere
+        assert set(free[1]) <= set(least[1])
+    with pytest.raises(ValueError, match=r"2 parts of at least \[4, 3\] groups without"):
+        split_by_group(groups, (0.75, 0.25), seed=0, least=(4, 3))

@@ -179,6 +179,7 @@ def test_who_measured_and_how(tmp_path):
     text = pydicom.dcmread(path).to_json()
     assert f"model = {detector.fingerprint}" in text
     assert "false alarm rate = 0.05" in text and "pooling = top" in text
+    assert "promised by = group" in text
     (scheme,) = document.CodingSchemeIdentificationSequence
     assert scheme.CodingSchemeDesignator == SCHEME
     assert document.VerificationFlag == "UNVERIFIED"

@@ -15,12 +15,11 @@ from scrd.model.scores import POOLINGS, distances, infer
 from scrd.scoring.calibration import (
     Calibration,
     Level,
-    groups_needed,
     p_values,
     pool,
     threshold_at,
-    too_few,
 )
+from scrd.scoring.promise import looks_needed, too_few
 from scrd.storage.plain import from_plain
 from scrd.training.calibrate import calibrate
 from scrd.training.normals import learn_normals
@@ -291,6 +290,19 @@ def test_calibrating_repeats_exactly_and_leaves_the_network_alone(model, calibra
     assert all(same(tensor, model, name) for name, tensor in before.items())
 
 
+def test_by_image_the_thresholds_count_images_and_the_groups_are_kept(model, calibrated):
+    groups = [f"patient {i // 2}" for i in range(24)]
+    config = dataclasses.replace(CONFIG, promise="image")
+    found = calibrated_with(model, *normals(24, 2), groups, config)
+    assert (found.promise, calibrated.promise) == ("image", "group")
+    assert found.groups == calibrated.groups
+    assert found.threshold == threshold_at(found.scores, range(24), 0.2)
+    assert found.threshold < calibrated.threshold
+    assert found.map_threshold <= calibrated.map_threshold
+    flagged = np.array(found.scores) >= found.threshold
+    np.testing.assert_array_equal(flagged, found.p_values(found.scores) <= 0.2)
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_the_pooling_that_is_asked_for_is_calibrated(model, pooling):
     config = dataclasses.replace(CONFIG, pooling=pooling)
@@ -314,7 +326,7 @@ def test_calibration_survives_json(calibrated):
 
 @pytest.mark.parametrize("rate", [0.5, 0.2, 0.1, 0.05, 0.07, 1 / 3, 0.01, 0.9])
 def test_the_groups_that_are_needed_are_just_enough(rate):
-    needed = groups_needed(rate)
+    needed = looks_needed(rate)
     for groups, enough in ((needed, True), (needed - 1, False)):
         if groups:
             threshold = threshold_at(np.arange(groups), range(groups), rate)

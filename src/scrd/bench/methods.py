@@ -23,6 +23,7 @@ from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import map_statistics
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
+from scrd.scoring.promise import looks
 from scrd.system.progress import counting
 from scrd.training.prepare import Prepared
 
@@ -121,11 +122,11 @@ def train_method(run: Run, prepared: Prepared, device: str, progress: bool = Fal
     else:
         with counting(f"training {run.method}", None, progress):
             trained = _train_baseline(run, prepared, device)
-    _, groups = np.unique(prepared.groups, return_inverse=True)
+    seen = looks(prepared.groups, run.config.promise)
     with counting("calibrating every pooling", None, progress):
         normal = trained.answers(prepared.calibrating).statistics
     far = run.config.false_alarm_rate
-    pooled = {n: threshold_at(scores, groups.tolist(), far) for n, scores in normal.items()}
+    pooled = {n: threshold_at(scores, seen, far) for n, scores in normal.items()}
     return replace(trained, thresholds={**pooled, **trained.thresholds})
 
 

@@ -104,6 +104,9 @@ def _headline(metrics: dict[str, object]) -> str:
     return f"AUROC {metrics['auroc']:.3f} ({low:.3f} to {high:.3f})"
 
 
+_OF_THE_IMAGES = ("image_size", "resize", "channels", "window")
+
+
 class _OneAtATime:
     """The images of the data set and seed in use; those before are let go first."""
 
@@ -114,7 +117,7 @@ class _OneAtATime:
 
     def of(self, run: Run) -> Material:
         config = run.config
-        names = ("seed", "held_out", "image_size", "resize", "channels", "window")
+        names = ("seed", "held_out", "false_alarm_rate", *_OF_THE_IMAGES)
         key = (run.data, *(getattr(config, name) for name in names))
         if self._material is None or key != self._key:
             self._material = None  # before the next is read: both may not fit

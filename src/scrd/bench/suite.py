@@ -52,7 +52,7 @@ FIGURES = ("roc", "histograms", "alpha", "curve", "cost")
 _WITHOUT_EFFECT = ("checkpoint_every", "feature_cache_gib", "image_cache_gib")
 _OF_A_BASELINE = (
     *("teacher", "weights", "image_size", "iterations", "batch_size"),
-    *("resize", "channels", "window", "held_out", "false_alarm_rate"),
+    *("resize", "channels", "window", "held_out", "false_alarm_rate", "promise"),
 )
 
 

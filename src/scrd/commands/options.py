@@ -34,6 +34,7 @@ _HELP = {
     "checkpoint_every": (TRAINING, "Iterations between checkpoints."),
     "held_out": (DECISION, "Share of the normals that calibrate instead of training."),
     "false_alarm_rate": (DECISION, "Rate of false alarms to calibrate for."),
+    "promise": (DECISION, "What that rate holds for: new groups, or images like those seen."),
     "pooling": (DECISION, "How a map becomes a score."),
     "acquisition": (DECISION, "Allow for an image's brightness, contrast and sharpness."),
 }

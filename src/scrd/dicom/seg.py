@@ -118,6 +118,7 @@ def _segmentation(
             parameters={
                 "model": model_hash(detector),
                 "false alarm rate": f"{calibration.false_alarm_rate:g}",
+                "promised by": calibration.promise,
                 "map threshold": f"{calibration.map_threshold:.9g}",
                 "map scale": "{:.9g} to {:.9g}".format(*calibration.map_scale),
             },

@@ -112,6 +112,7 @@ class _Groups:
             parameters=[
                 f"model = {self._model}",
                 f"false alarm rate = {calibration.false_alarm_rate:g}",
+                f"promised by = {calibration.promise}",
                 f"pooling = {calibration.pooling}",
                 f"score threshold = {calibration.threshold!r}",
             ],

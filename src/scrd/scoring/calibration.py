@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scrd.scoring.promise import Promise, looks, too_few
+
 Floats = NDArray[np.float64]
 
 
@@ -68,7 +70,7 @@ class Calibration:
         scores: scores of the calibration normals, any order.
         groups: the group (patient, lesion, near-copy cluster) of each, as running numbers.
         false_alarm_rate: the rate that ``threshold`` is chosen for, in (0, 1).
-        threshold: flag a score that is at least this; infinite when there are too few groups
+        threshold: flag a score that is at least this; infinite when there are too few normals
             for the rate.
         map_threshold: mark pixels of an anomaly map above this; the calibration normals'
             maxima exceed it in ``false_alarm_rate`` of the images.
@@ -78,8 +80,10 @@ class Calibration:
         study: the same by study.
         pooled_share: part of the images of a series or study whose mean score is its score.
         many: images of a series or study from which on their number no longer moves its score.
+        promise: what the rate holds for, see :data:`scrd.scoring.promise.Promise`; of a level,
+            an image is a series or study.
 
-    The defaults of the last two are what models mean that were saved without them.
+    The defaults of the last three are what models mean that were saved without them.
     """
 
     scores: tuple[float, ...]
@@ -93,6 +97,7 @@ class Calibration:
     study: Level = field(default_factory=Level)
     pooled_share: float = 0.1
     many: int = 20
+    promise: Promise = "group"
 
     @property
     def can_flag(self) -> bool:
@@ -104,13 +109,20 @@ class Calibration:
         """Why nothing can ever be flagged, a sentence; None where something can."""
         if self.can_flag:
             return None
-        return too_few(len(set(self.groups)), self.false_alarm_rate) or (
+        count = len(set(looks(self.groups, self.promise)))
+        return too_few(count, self.false_alarm_rate, self.promise) or (
             "the threshold is infinite: nothing is ever flagged"
         )
 
-    def p_values(self, scores: ArrayLike) -> Floats:
-        """See :func:`p_values`."""
-        return p_values(scores, self.scores, self.groups)
+    def p_values(self, scores: ArrayLike, level: Level | None = None) -> Floats:
+        """Conformal p-values, see :func:`p_values`.
+
+        Args:
+            scores: (N,), float, of images, or of series or studies.
+            level: the normals of the latter.
+        """
+        normals = self if level is None else level
+        return p_values(scores, normals.scores, looks(normals.groups, self.promise))
 
 
 def p_values(scores: ArrayLike, normals: ArrayLike, groups: Sequence[int]) -> Floats:
@@ -119,16 +131,18 @@ def p_values(scores: ArrayLike, normals: ArrayLike, groups: Sequence[int]) -> Fl
     p(s) = (1 + (G / M) · #{i : s_i ≥ s}) / (G + 1), M normals in G groups.
 
     With one image a group this is the split-conformal p-value (Vovk et al. 2005), and for a new
-    normal image from where the calibration normals come from P(p ≤ t) ≤ t for every t. Images of
-    one group are alike, so M images are no more than G independent looks at normality: the group
-    of the new image is the (G + 1)th, and counts with the mean group size M / G. The promise is
-    exact for groups of one size. Where sizes differ it holds per *image*, as false alarms are
-    counted in practice, up to an error that vanishes with more groups.
+    normal image that is exchangeable with the calibration normals P(p ≤ t) ≤ t for every t.
+    Images of one group are alike, so M images are no more than G independent looks at normality:
+    the group of the new image is the (G + 1)th, and counts with the mean group size M / G. The
+    promise holds for groups of one size. Where sizes differ it holds per *image*, as false alarms
+    are counted in practice, up to an error that vanishes with more groups, see
+    :func:`scrd.scoring.promise.worst_rate`.
 
     Args:
         scores: (N,), float, any range.
         normals: (M,), float, scores of the calibration normals.
-        groups: (M,), group of each.
+        groups: (M,), group of each; every image its own where the rate is promised by image, see
+            :func:`scrd.scoring.promise.looks`.
 
     Returns:
         (N,), float64, in [1 / (G + 1), 1].
@@ -172,25 +186,6 @@ def threshold_at(normals: ArrayLike, groups: Sequence[int], false_alarm_rate: fl
         return float("inf")
     # steps[0] is 1, so at least one normal lies below the threshold
     return float(np.nextafter(values[int(np.argmax(small)) - 1], np.inf))
-
-
-def groups_needed(false_alarm_rate: float) -> int:
-    """How many calibration groups allow a p-value of at most ``false_alarm_rate``."""
-    count = max(1, math.floor(1 / false_alarm_rate) - 2)
-    while 1 / (count + 1) > false_alarm_rate:
-        count += 1
-    return count
-
-
-def too_few(groups: int, false_alarm_rate: float) -> str | None:
-    """Says that calibration groups are too few for a rate of false alarms; None if they are not."""
-    needed = groups_needed(false_alarm_rate)
-    if groups >= needed:
-        return None
-    return (
-        f"this model can flag nothing: {groups} held-out groups of normals calibrate it, and a "
-        f"false-alarm rate of {false_alarm_rate:g} needs at least {needed}"
-    )
 
 
 def pool_normals(scores: Floats, groups: Sequence[int], names: Sequence[str]) -> Level:

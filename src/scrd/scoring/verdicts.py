@@ -8,7 +8,7 @@ from itertools import groupby
 
 from scrd.data.source import Series, Source
 from scrd.errors import ImageError
-from scrd.scoring.calibration import Calibration, Level, p_values, pool
+from scrd.scoring.calibration import Calibration, Level, pool
 from scrd.scoring.scorer import Scored
 
 
@@ -80,7 +80,7 @@ def judge(scored: Sequence[Scored], level: Level, calibration: Calibration) -> V
     """
     score = pool([image.score for image in scored], calibration.pooled_share)
     if level.speaks_for(len(scored), calibration.many):
-        how, p = "calibrated", float(p_values(score, level.scores, level.groups)[0])
+        how, p = "calibrated", float(calibration.p_values(score, level)[0])
     else:
         how, p = "bonferroni", min(1.0, len(scored) * min(image.p_value for image in scored))
     return Verdict(score, p, p <= calibration.false_alarm_rate, len(scored), how)

@@ -9,6 +9,7 @@ from scrd.config import Config
 from scrd.data.contract import Contract
 from scrd.data.preprocess import Preprocessing
 from scrd.scoring.calibration import Calibration
+from scrd.scoring.promise import worst_rate
 
 
 def model_card(
@@ -37,8 +38,8 @@ def model_card(
         "",
         f"- Data: `{provenance['data']}`, fingerprint `{provenance['fingerprint'][:16]}`.",
         f"- {normals['trained']} normal images trained it, {normals['calibrated']} in {groups} "
-        "groups calibrated it. The two parts share no group. No abnormal image and no test image "
-        "was used.",
+        f"groups calibrated it{_why_so_many(config, normals)}. The two parts share no group. No "
+        "abnormal image and no test image was used.",
         f"- {config.iterations} iterations of {config.batch_size} images, seed {config.seed}, "
         f"{provenance['seconds']:.0f} s on {provenance['device']}.",
         f"- {len(provenance['unreadable'])} training images could not be read.",
@@ -60,8 +61,7 @@ def model_card(
         "## How it decides",
         "",
         f"- Pooling `{calibration.pooling}`.",
-        f"- Flags a score of at least {calibration.threshold:.6g}: of new normal images, a share "
-        f"of {calibration.false_alarm_rate:g} or less is flagged on average.",
+        f"- Flags a score of at least {calibration.threshold:.6g}: {_promised(calibration)}.",
     ]
     if calibration.silence:
         lines.append(f"- **Warning: {calibration.silence}.**")
@@ -80,6 +80,34 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _why_so_many(config: Config, normals: Mapping[str, Any]) -> str:
+    """How the share of the held-out images came about."""
+    share = normals["calibrated"] / (normals["trained"] + normals["calibrated"])
+    if config.held_out is not None:
+        return f" ({share:.0%}; asked for: {config.held_out:.3g})"
+    return (
+        f" ({share:.0%}: a quarter, or more where a false-alarm rate of "
+        f"{config.false_alarm_rate:g} takes more groups)"
+    )
+
+
+def _promised(calibration: Calibration) -> str:
+    """What the threshold promises, and of which images."""
+    rate, groups = calibration.false_alarm_rate, calibration.groups
+    worst = worst_rate(groups, rate, calibration.promise)
+    if calibration.promise == "group":
+        unequal = f" (at worst {worst:.2g}, since groups differ in size)" * (worst > 1.001 * rate)
+        return (
+            "of normal images of new groups, such as patients, a share of "
+            f"{rate:g} or less is flagged on average{unequal}"
+        )
+    return (
+        f"a share of {rate:g} or less is flagged on average of normal images that are exchangeable "
+        "with the single calibration images; of images of new groups, such as patients, it may be "
+        f"up to {worst:.2g}, the more the images of one group are alike"
+    )
 
 
 def _known(contract: Contract) -> list[str]:

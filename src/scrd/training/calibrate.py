@@ -17,6 +17,7 @@ from scrd.scoring.calibration import (
     pool_normals,
     threshold_at,
 )
+from scrd.scoring.promise import looks
 from scrd.system.progress import counting
 
 _BATCH = 16
@@ -42,7 +43,7 @@ def calibrate(
         groups: group of each.
         series: series of each; an image alone is one by itself.
         studies: study of each.
-        config: ``pooling`` and ``false_alarm_rate`` are used.
+        config: ``pooling``, ``false_alarm_rate`` and ``promise`` are used.
         progress: tell on standard error how far the work is.
     """
     parts = []
@@ -53,11 +54,10 @@ def calibrate(
             advance(min(done * _BATCH, len(images)))
     statistics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     scores = statistics[config.pooling].double().numpy()
-    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    ids = [numbers[group] for group in groups]
-    threshold = threshold_at(scores, ids, config.false_alarm_rate)
+    ids, seen = looks(groups, "group"), looks(groups, config.promise)
+    threshold = threshold_at(scores, seen, config.false_alarm_rate)
     peaks = statistics["max"].double().numpy()
-    map_threshold = min(threshold_at(peaks, ids, config.false_alarm_rate), float(peaks.max()))
+    map_threshold = min(threshold_at(peaks, seen, config.false_alarm_rate), float(peaks.max()))
     low = float(statistics["mean"].median())
     return Calibration(
         scores=tuple(scores.tolist()),
@@ -72,4 +72,5 @@ def calibrate(
         study=pool_normals(scores, ids, studies),
         pooled_share=POOLED_SHARE,
         many=MANY,
+        promise=config.promise,
     )

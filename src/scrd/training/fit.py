@@ -194,6 +194,7 @@ def _identity(config: Config, data: Prepared, teacher: Fingerprint) -> str:
     for free in (
         "checkpoint_every",
         "false_alarm_rate",
+        "promise",
         "pooling",
         "acquisition",
         "image_cache_gib",
@@ -204,5 +205,7 @@ def _identity(config: Config, data: Prepared, teacher: Fingerprint) -> str:
         "preprocessing": to_plain(data.preprocessing),
         "data": data.manifest.fingerprint,
         "teacher_sha256": teacher.sha256,
+        # what came of it: the rate of false alarms may have had a say in it
+        "held_out": len(data.calibrating.index),
     }
     return json.dumps(json.loads(json.dumps(identity)), sort_keys=True)

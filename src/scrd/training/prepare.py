@@ -25,7 +25,7 @@ from scrd.data.record import Record
 from scrd.data.sample import even
 from scrd.data.split import split_by_group
 from scrd.errors import ImageError
-from scrd.scoring.calibration import too_few
+from scrd.scoring.promise import groups_to_hold_out, looks, too_few
 from scrd.system.console import err
 from scrd.system.progress import counting
 from scrd.training.log import TrainingError
@@ -34,6 +34,8 @@ INTENSITY_SAMPLE = 256
 """Training images from which the intensity rule is fixed."""
 CONTRACT_SAMPLE = 1000
 """Training images whose headers tell what the model knows."""
+HELD_OUT = 0.25
+"""Share of the train normals that is held out at least, where none is asked for."""
 _LEAST_DISTINCT = 5
 _ALIKE = 0.002  # of the intensity window, on average: copies of one image, stored anew
 
@@ -82,8 +84,9 @@ def prepare(
 
     Args:
         data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`, or what that gave.
-        config: settings; those that act here are ``seed``, ``held_out``, ``image_size``,
-            ``resize``, ``channels``, ``window`` and ``image_cache_gib``.
+        config: settings; those that act here are ``seed``, ``held_out``,
+            ``false_alarm_rate``, ``promise``, ``image_size``, ``resize``, ``channels``,
+            ``window`` and ``image_cache_gib``.
         folder: for images that exceed the memory limit.
         progress: show progress bars on standard error.
 
@@ -94,7 +97,8 @@ def prepare(
     """
     manifest = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     fitting, calibrating = hold_out(manifest.train_normals, config)
-    silent = too_few(len({r.group or r.name for r in calibrating}), config.false_alarm_rate)
+    seen = looks([r.group or r.name for r in calibrating], config.promise)
+    silent = too_few(len(set(seen)), config.false_alarm_rate, config.promise)
     if silent and progress:  # said before the work, which may take hours
         err.print("[bold yellow]warning:[/]", end=" ", markup=True)
         err.print(silent)
@@ -187,12 +191,23 @@ def _refuse_degenerate(root: Path, fitting: ImageStack, calibrating: ImageStack)
 def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], list[Record]]:
     """Divide train normals by group into those that train and those that calibrate.
 
+    Without a share in ``config.held_out`` a quarter of the images is held out, or more where it
+    takes more to have :func:`scrd.scoring.promise.groups_to_hold_out` groups, but less than half.
+    The order of the groups is drawn first; all this only says where it is cut.
+
     Raises:
         TrainingError: too few groups for two parts.
     """
-    fractions = (1 - config.held_out, config.held_out)
+    groups = [r.group for r in normals]
+    share, choices = config.held_out, [1]
+    if share is None:
+        count = len(set(groups) - {None}) + groups.count(None)
+        share, choices = HELD_OUT, groups_to_hold_out(count, config.false_alarm_rate)
     try:
-        parts = split_by_group([r.group for r in normals], fractions, config.seed)
+        for least in choices:
+            parts = split_by_group(groups, (1 - share, share), config.seed, least=(1, least))
+            if len(parts[1]) < len(parts[0]):
+                break
     except ValueError as e:
         raise TrainingError(f"the train normals cannot be held out: {e}") from e
     fitting, calibrating = ([normals[i] for i in part] for part in parts)
