@@ -90,3 +90,13 @@ def test_the_spelling_of_a_key_does_not_depend_on_its_order():
     assert canonical({"a": 1, "b": {"c": 2, "d": 3}}) == canonical(
         json.loads('{"b": {"d": 3, "c": 2}, "a": 1}')
     )
+
+
+def test_a_line_older_than_a_setting_means_what_held_then(tmp_path):
+    path = tmp_path / "r.jsonl"
+    key = {"method": "rd", "settings": {"image_size": 128}, "data": "a", "seed": 0}
+    append_result(path, {"key": key})
+    append_result(path, {"key": {**key, "settings": {"promise": "image"}}})
+    old, new = read_results(path).lines
+    assert old["key"]["settings"] == {"image_size": 128, "promise": "group"}
+    assert new["key"]["settings"] == {"promise": "image"}

@@ -15,6 +15,9 @@ from scrd.errors import ScrdError
 
 Line = Mapping[str, Any]
 
+BEFORE: Mapping[str, Any] = {"promise": "group"}
+"""What a line means by a setting that it does not name, because it is older than the setting."""
+
 
 class ResultsError(ScrdError):
     """A results file cannot be read or written; the message names it and the cause."""
@@ -57,6 +60,9 @@ def read_results(path: Path) -> Results:
         if reason:
             damaged.append(f"{path}: line {number} is {reason}; it is left out")
         else:
+            settings = line["key"].get("settings")
+            if isinstance(settings, dict):
+                line["key"]["settings"] = {**BEFORE, **settings}
             lines.append(line)
     # one line without an end may be the first run of all, interrupted
     if not lines and (len(damaged) > 1 or damaged and content.endswith(b"\n")):

@@ -36,6 +36,7 @@ BUDGETS: Mapping[str, Settings] = {
         "image_size": 128,
         "iterations": 300,
         "batch_size": 16,
+        "held_out": 0.25,
     },
 }
 """Section 3.1.3 of the paper; what two CPU cores finish at the paper's resolution; what one core
