@@ -52,10 +52,10 @@ def test_a_choice_of_runs(suite_file):
 def test_the_key_knows_neither_label_nor_suite_nor_budget(suite_file, tmp_path):
     runs = read_suite(str(suite_file)).runs("small")
     text = suite_file.read_text().replace('label = "bright', 'label = "sombre')
-    text = text.replace("budget.small", "budget.minute")
+    # 'minute' starts from nothing, so it lacks the teacher, whose default is the same
+    text = text.replace("[budget.small]", "[budget.minute]\nheld_out = 0.25")
     (tmp_path / "other.toml").write_text(text + "\n[budget.small]\niterations = 9\n")
     other = read_suite(str(tmp_path / "other.toml"))
-    # 'minute' starts from nothing, so it lacks the teacher, whose default is the same
     assert [r.key("f") for r in other.runs("minute")] == [r.key("f") for r in runs]
     assert other.runs("small")[0].key("f") != runs[0].key("f")
 
