@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from scrd.baselines.method import Budget
+from scrd.metrics.ranks import auroc
 
 
 def small_budget(**changes):
@@ -30,3 +31,15 @@ def planted(count, seed, where=(12, 34), side=16):
     square = (torch.arange(side)[:, None] // 3 + torch.arange(side) // 3) % 2
     images[count:, :, y : y + side, x : x + side] = square.float()
     return images, [0] * count + [1] * count
+
+
+def assert_finds_planted(method):
+    """Fit a baseline, and assert that scores and maxima of maps find the squares; its answer."""
+    method.fit(blobs(40, seed=0))
+    images, labels = planted(10, seed=1)
+    answer = method.score(images)
+    assert auroc(answer.scores.numpy(), labels) > 0.95
+    peaks = answer.maps[10:].flatten(1).argmax(dim=1)
+    rows, columns = peaks // 64, peaks % 64
+    assert ((rows >= 8) & (rows < 32) & (columns >= 30) & (columns < 54)).all()
+    return answer

@@ -32,7 +32,11 @@ _HELP = {
     "seed": (TRAINING, "Seed of all random numbers."),
     "precision": (TRAINING, "auto, 32-true, bf16-mixed and others."),
     "checkpoint_every": (TRAINING, "Iterations between checkpoints."),
-    "held_out": (DECISION, "Share of the normals that calibrate instead of training."),
+    "held_out": (
+        DECISION,
+        "Share of the normals that calibrate instead of training; "
+        "by default a quarter, or more where the rate of false alarms takes it.",
+    ),
     "false_alarm_rate": (DECISION, "Rate of false alarms to calibrate for."),
     "promise": (DECISION, "What that rate holds for: new groups, or images like those seen."),
     "pooling": (DECISION, "How a map becomes a score."),
