@@ -9,8 +9,20 @@ from scrd.errors import ConfigError
 from scrd.scoring.promise import Promise
 from scrd.synthesis.settings import NoiseSettings
 
-ObjectiveName = Literal["rd", "ratio", "paper", "algorithm2", "released", "margin", "scrd"]
-Pooling = Literal["excess", "mean", "top", "max"]
+ObjectiveName = Literal[
+    "rd",
+    "ratio",
+    "paper",
+    "algorithm2",
+    "released",
+    "margin",
+    "srd",
+    "memory",
+    "lesions",
+    "scrd",
+]
+_COMBINED = ("memory", "lesions", "scrd")
+Pooling = Literal["areas", "excess", "mean", "top", "max"]
 Window = tuple[float, float] | Literal["auto", "image", "series", "data"]
 
 
@@ -84,7 +96,7 @@ class Config:
     held_out: float | None = None
     false_alarm_rate: float = 0.05
     promise: Promise = "group"
-    pooling: Pooling = "excess"
+    pooling: Pooling = "areas"
     acquisition: Literal["auto", "adjust", "ignore"] = "auto"
     checkpoint_every: int = 200
     feature_cache_gib: float = 4.0
@@ -109,8 +121,13 @@ class Config:
             f"channels must be auto, grey or rgb, not {self.channels!r}",
         )
         _require(
-            self.pooling in ("excess", "mean", "top", "max"),
-            f"pooling must be excess, mean, top or max, not {self.pooling!r}",
+            self.pooling in get_args(Pooling),
+            f"pooling must be areas, excess, mean, top or max, not {self.pooling!r}",
+        )
+        _require(
+            self.pooling != "excess" or self.objective not in _COMBINED,
+            f"excess pools the distances of a student alone, and the map of {self.objective} is not "
+            "of these alone: choose areas, mean, top or max, or another objective",
         )
         _require(
             self.acquisition in ("auto", "adjust", "ignore"),

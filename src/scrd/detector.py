@@ -184,7 +184,7 @@ class Detector(Scorer):
                 "scrd_version": __version__,
                 "config": to_plain(self.config),
                 "preprocessing": to_plain(self.preprocessing),
-                "student_rectified": self.model.student.rectified,
+                "student_rectified": self.model.rectified,
                 "constants": to_plain(self.model.constants),
                 "contract": to_plain(self.contract),
                 "provenance": self.provenance,
@@ -225,6 +225,7 @@ class Detector(Scorer):
                 raw["student_rectified"],
                 preprocessing.image_size,
                 from_plain(Constants, raw.get("constants", {})),
+                objective=config.objective,
             )
             model.load_state_dict(contents.weights)
             if known:

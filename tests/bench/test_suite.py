@@ -153,7 +153,7 @@ def test_table1_has_every_row_of_the_paper(real_methods):
     absent = {label for label, row in rows.items() if row.method is None}
     assert {"NSA", "MorphAEus", "GAN Ensemble", "SQUID", "UniAD", "UCAD"} <= absent
     assert sum(bool(row.reference) for row in rows.values()) == 19
-    assert {"rd", "scrd", *baselines.BASELINES} == {
+    assert {"rd", "srd", *baselines.BASELINES} == {
         r.method for r in rows.values() if r.method not in (None, "paper")
     }
     assert rows["RD4AD"].pooling == "mean"

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from scrd.model import build_model
-from scrd.model.normals import FLOOR, NormalDistances
+from scrd.model.normals import FLOOR, NormalMaps
 
+OWN = (1, 1, 1)
 SIDES = {64: (16, 8, 4), 128: (32, 16, 8)}
 
 
@@ -35,19 +36,19 @@ def naive_statistics(size, parts):
 
 
 @pytest.mark.parametrize("size", SIDES)
-def test_statistics_and_excess_against_loops(size):
+def test_statistics_and_reading_against_loops(size):
     assert FLOOR == 0.3
     parts = batches(size)
-    normals = NormalDistances(size)
-    normals.fit(iter(parts))
+    normals = NormalMaps(SIDES[size], (0, 0, 0))
+    normals.fit(iter(parts), OWN)
     expected = naive_statistics(size, parts)
     new = batches(size, counts=(2,), seed=1)[0]
-    excess = normals.excess(new)
+    read = normals(new)
     for k, (mean, std) in enumerate(expected):
         np.testing.assert_allclose(normals.get_buffer(f"mean{k}"), mean, rtol=1e-5)
         np.testing.assert_allclose(normals.get_buffer(f"std{k}"), std, rtol=1e-5)
         z = (new[k].numpy() - mean) / std
-        np.testing.assert_allclose(excess[k], np.where(z > 0, z, 0), atol=1e-4)
+        np.testing.assert_allclose(read[k], z, atol=1e-4)
         assert (z < -0.1).any() and (z > 1).any()
 
 
@@ -55,20 +56,35 @@ def test_where_normals_agree_a_trifle_does_not_count_without_bound():
     parts = [[torch.rand(6, s, s, generator=torch.Generator().manual_seed(s)) for s in SIDES[64]]]
     for maps in parts[0]:
         maps[:, 0, 0] = 0.2  # a corner that is always black
-    normals = NormalDistances(64)
-    normals.fit(parts)
+    normals = NormalMaps(SIDES[64], (0, 0, 0))
+    normals.fit(parts, OWN)
     above = [normals.get_buffer(f"mean{k}")[None] + 0.01 for k in range(3)]
-    for k, excess in enumerate(normals.excess(above)):
+    for k, read in enumerate(normals(above)):
         corner = 0.01 / (FLOOR * parts[0][k].std(correction=0).item())
-        assert excess[0, 0, 0].item() == pytest.approx(corner, rel=1e-4)
+        assert read[0, 0, 0].item() == pytest.approx(corner, rel=1e-4)
         assert corner < 0.2
 
 
 def test_normals_that_never_vary_give_no_infinity():
-    normals = NormalDistances(64)
-    normals.fit([[torch.full((2, s, s), 0.5) for s in SIDES[64]]])
-    for excess in normals.excess([torch.full((1, s, s), 0.6) for s in SIDES[64]]):
-        assert torch.isfinite(excess).all()
+    normals = NormalMaps(SIDES[64], (0, 0, 0))
+    normals.fit([[torch.full((2, s, s), 0.5) for s in SIDES[64]]], OWN)
+    for read in normals([torch.full((1, s, s), 0.6) for s in SIDES[64]]):
+        assert torch.isfinite(read).all()
+
+
+def test_statistics_of_all_positions_together_and_half_way():
+    parts = batches(64)
+    own, half, common = (NormalMaps(SIDES[64], (0, 0, 0)) for _ in range(3))
+    for normals, share in ((own, 1), (half, 0.5), (common, 0)):
+        normals.fit(parts, (share,) * 3)
+    for k in range(3):
+        everything = torch.cat([part[k] for part in parts]).double()
+        assert common.get_buffer(f"mean{k}").unique().tolist() == pytest.approx([everything.mean().item()])
+        spread = everything.std(correction=0).item()
+        assert common.get_buffer(f"std{k}").unique().tolist() == pytest.approx([spread])
+        for name in (f"mean{k}", f"std{k}"):
+            between = (own.get_buffer(name) + common.get_buffer(name)) / 2
+            torch.testing.assert_close(half.get_buffer(name), between)
 
 
 @pytest.mark.parametrize("size", SIDES)
@@ -78,11 +94,26 @@ def test_statistics_travel_with_the_weights_of_a_model(size):
             return build_model("resnet18", "random", image_size=image_size)
 
     first, second = model(size), model(size)
-    first.normals.fit(batches(size))
+    first.normals.fit(batches(size), OWN)
     second.load_state_dict(first.state_dict())
     new = batches(size, seed=2)[0]
-    for a, b in zip(first.normals.excess(new), second.normals.excess(new), strict=True):
+    for a, b in zip(first.normals(new), second.normals(new), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(first.normals.mean0, torch.zeros_like(first.normals.mean0))
     with pytest.raises(RuntimeError, match="normals.mean0"):
         model(size + 32).load_state_dict(first.state_dict())
+
+
+def test_a_level_is_taken_away_in_part():
+    parts = batches(64)
+    shifted = [[m + 5 * torch.rand(len(m), 1, 1) for m in part] for part in parts]
+    for share in (0.5, 1):
+        normals = NormalMaps(SIDES[64], (share,) * 3)
+        normals.fit(shifted, OWN)
+        plain = NormalMaps(SIDES[64], (0, 0, 0))
+        plain.fit([[m - share * m.mean((1, 2), keepdim=True) for m in part] for part in shifted], OWN)
+        for a, b in zip(normals.buffers(), plain.buffers(), strict=True):
+            torch.testing.assert_close(a, b)
+        brighter = [m + 3 for m in shifted[0]]
+        for a, b, std in zip(normals(shifted[0]), normals(brighter), normals.buffers(), strict=False):
+            assert (b - a).abs().max() < 1e-3 if share == 1 else (b - a).min() > 0, std

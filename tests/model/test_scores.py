@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 import torch
 
+from scrd.config import Config
 from scrd.model import build_model
+from scrd.model.areas import area_means
 from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import (
     POOLINGS,
+    agreement,
     anomaly_map,
-    distances,
     infer,
     map_statistics,
+    measured,
     scale_excess,
 )
 from scrd.objectives.distance import distance_map
+from scrd.training.normals import learn_normals
 
 SIZE = 64
 TOP = TOP_FRACTION
@@ -130,7 +134,7 @@ def model():
         built = build_model("efficientnet_lite0", "random", image_size=SIZE).eval()
         torch.nn.init.normal_(built.scale_head.linear.weight, std=0.003)
     generator = torch.Generator().manual_seed(5)
-    built.normals.fit(random_distances(12, generator, 0.2, 0.6) for _ in range(2))
+    built.normals.fit((random_distances(12, generator, 0.2, 0.6) for _ in range(2)), (1, 1, 1))
     return built
 
 
@@ -192,9 +196,11 @@ def images_and_content(count=3):
 
 def test_inference_puts_the_parts_together(model):
     images, content = images_and_content()
-    clean, student, alpha = model(images)
+    clean = model.encode(images)
+    student, alpha, lesions = model.reconstruct(clean)
+    assert lesions is None
     expected = [distance_map(u, v).detach() for u, v in zip(clean, student, strict=True)]
-    found, weights = distances(model, images)
+    found, weights = measured(model, images)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
         assert a.shape == b.shape and not a.requires_grad
@@ -203,7 +209,7 @@ def test_inference_puts_the_parts_together(model):
     inference = infer(model, images, content)
     torch.testing.assert_close(inference.maps, anomaly_map(expected, alpha.detach(), SIZE))
     torch.testing.assert_close(inference.scale_weights, alpha.detach())
-    parts = [*inference[:3], *inference.statistics.values()]
+    parts = [*inference[:2], inference.excess, *inference.statistics.values()]
     assert all(torch.isfinite(part).all() and not part.requires_grad for part in parts)
 
 
@@ -212,7 +218,8 @@ def test_statistics_of_an_inference(model):
     inference = infer(model, images, content)
     found = inference.statistics
     assert set(POOLINGS) <= set(found)
-    plain = scale_excess(model, distances(model, images)[0], content)
+    torch.testing.assert_close(found["areas"], model.areas(inference.maps, content))
+    plain = scale_excess(model, measured(model, images).maps, content)
     torch.testing.assert_close(found["excess_plain"], plain.mean(dim=1))
     for b in range(3):
         alpha, excess = inference.scale_weights[b].tolist(), inference.excess[b].tolist()
@@ -225,7 +232,7 @@ def test_statistics_of_an_inference(model):
 
 def test_weights_that_are_constant_weigh_scores_but_not_maps(model):
     images, content = images_and_content()
-    found, _ = distances(model, images)
+    found, _ = measured(model, images)
     constant = copy.deepcopy(model)
     alpha = torch.tensor([0.7, 0.2, 0.1])
     constant.scale_head.fix(alpha)
@@ -245,7 +252,65 @@ def test_inference_takes_grey_and_an_image_does_not_see_the_others(model):
     together = infer(model, images, content)
     for b in range(3):
         alone = infer(model, images[b : b + 1], content[b : b + 1])
-        for part, all_parts in zip(alone[:3], together[:3], strict=True):
+        for part, all_parts in zip(alone[:2], together[:2], strict=True):
             torch.testing.assert_close(part[0], all_parts[b], rtol=1e-4, atol=1e-5)
         for name, values in together.statistics.items():
             assert alone.statistics[name].item() == pytest.approx(values[b].item(), rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def combined():
+    """A network with memory and lesion head that knows normals."""
+    with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
+        torch.manual_seed(0)
+        built = build_model("resnet18", "random", image_size=SIZE, objective="scrd").eval()
+    learn_normals(built, *images_and_content(6), Config(image_size=SIZE))
+    return built
+
+
+def test_a_combined_map_is_the_soft_minimum_in_units_of_normals(combined):
+    images, content = images_and_content()
+    maps, weights = measured(combined, images)
+    memory, head = maps
+    terms = combined.constants.terms(combined.objective)
+    assert sum(t.weight for t in terms) == pytest.approx(1)
+    assert weights[0].tolist() == pytest.approx([t.weight for t in terms])
+    sharpness, total = combined.constants.sharpness, 0
+    for k, (m, term) in enumerate(zip((memory, head), terms, strict=True)):
+        own = m - term.level * m.mean(dim=(1, 2), keepdim=True)
+        mean, std = (combined.normals.get_buffer(f"{name}{k}") for name in ("mean", "std"))
+        total = total + term.weight * (-sharpness * (own - mean) / std).exp()
+    expected = -total.log() / sharpness
+    inference = infer(combined, images, content)
+    for b in range(3):
+        upsampled = bilinear(expected[b].double().numpy(), SIZE)
+        np.testing.assert_allclose(inference.maps[b].numpy(), upsampled, atol=1e-3)
+    assert inference.excess is None
+    assert set(inference.statistics) == {"areas", "mean", "top", "max"}
+
+
+def test_the_score_is_that_of_the_areas_of_the_map(combined):
+    images, content = images_and_content()
+    inference = infer(combined, images, content)
+    found = combined.areas(inference.maps, content)
+    torch.testing.assert_close(inference.statistics["areas"], found)
+    images, content = images_and_content(6)
+    normal = infer(combined, images, content)
+    means = area_means(normal.maps, content)
+    torch.testing.assert_close(means.mean(dim=0), combined.areas.mean, atol=1e-4, rtol=0)
+
+
+def test_agreement_lies_between_the_least_and_the_mean():
+    maps = [torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    weights = torch.tensor([[0.3, 0.7]]).expand(2, -1)
+    mean = 0.3 * maps[0] + 0.7 * maps[1]
+    least = torch.minimum(*maps)
+    torch.testing.assert_close(agreement(maps, weights, 0), mean)
+    torch.testing.assert_close(agreement(maps, weights, 1e-3), mean, atol=1e-2, rtol=0)
+    found = [agreement(maps, weights, s) for s in (0.5, 2, 8)]
+    for softer, sharper in zip(found, found[1:], strict=False):
+        assert (sharper <= softer).all() and (sharper >= least).all()
+    torch.testing.assert_close(agreement(maps, weights, 1e3), least, atol=5e-3, rtol=0)
+    same = [maps[0], maps[0]]
+    torch.testing.assert_close(agreement(same, weights, 2), maps[0])
+    torch.testing.assert_close(agreement(maps[:1], torch.ones(2, 1), 2), maps[0])

@@ -42,24 +42,28 @@ def test_stays_in_eval_mode_and_its_statistics_never_move(images):
     assert not any(module.training for module in model.teacher.modules())
 
     before = {k: v.clone() for k, v in model.teacher.state_dict().items()}
-    outputs = model(images)
+    clean = model.encode(images)
+    student = model.reconstruct(clean).student
     for name, tensor in model.teacher.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    sum(v.square().mean() for v in outputs.student).backward()
-    assert not any(u.requires_grad for u in outputs.clean)
+    sum(v.square().mean() for v in student).backward()
+    assert not any(u.requires_grad for u in clean)
     for parameter in model.teacher.parameters():
         assert not parameter.requires_grad and parameter.grad is None
 
 
-@pytest.mark.parametrize("objective", ["paper", "scrd"])
+@pytest.mark.parametrize("objective", ["paper", "srd", "scrd"])
 def test_training_moves_all_but_the_teacher(images, objective):
-    model = build_model("efficientnet_lite0")
+    model = build_model("efficientnet_lite0", objective=objective, image_size=64)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config = Config(image_size=64, batch_size=2, iterations=2, objective=objective)
     train(model, images, config, fabric=make_fabric("32-true", "cpu"))
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    # `scrd` has its scale weights fitted after training
-    parts = {"bottleneck", "student", "scale_head" if objective == "paper" else "scaler"}
+    parts = {
+        "paper": {"bottleneck", "student", "scale_head"},
+        "srd": {"bottleneck", "student", "scaler"},  # its scale weights are fitted after training
+        "scrd": {"lesion_head"},
+    }[objective]
     assert moved == {k for k in before if k.split(".")[0] in parts}
 
 

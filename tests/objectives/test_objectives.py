@@ -12,7 +12,9 @@ from scrd.objectives.margin import MARGIN
 SHAPES = [(3, 8, 6), (4, 4, 3), (5, 2, 3)]  # channels, height, width of each scale
 IMAGE = (16, 12)
 EPS = 1e-6
-CONTRASTIVE = ["ratio", "paper", "algorithm2", "released", "margin"]
+WITH_NOISE = ["ratio", "paper", "algorithm2", "released", "margin"]
+WITH_LESIONS = ["lesions", "scrd"]
+OF_A_STUDENT = ["rd", *WITH_NOISE, "srd"]
 
 
 def make_step(batch=3, seed=0, dtype=torch.float64):
@@ -28,7 +30,10 @@ def make_step(batch=3, seed=0, dtype=torch.float64):
     footprint = torch.zeros(batch, 1, *IMAGE, dtype=torch.bool)
     for b in range(batch):
         footprint[b, 0, 1 + 2 * b : 8 + 2 * b, 3 + b : 9 + b] = True
-    return StepFeatures(clean, student, noisy, logits.softmax(dim=1), footprint)
+    lesion_logits = 2 * torch.randn(batch, 4, 3, generator=generator, dtype=dtype)
+    lesions = torch.rand(batch, 4, 3, generator=generator, dtype=dtype) ** 4
+    alpha = logits.softmax(dim=1)
+    return StepFeatures(clean, student, noisy, alpha, footprint, lesion_logits, lesions)
 
 
 def value(name, step):
@@ -123,8 +128,17 @@ NAIVE = {
     "algorithm2": naive_algorithm2,
     "released": naive_released,
     "margin": naive_margin,
-    "scrd": naive_rd,
+    "srd": naive_rd,
 }
+
+
+def naive_lesions(logits, lesions):
+    """Cross-entropy of each position, those of lesions five times."""
+    total = 0.0
+    for s, m in zip(logits.flatten().tolist(), lesions.flatten().tolist(), strict=True):
+        p = 1 / (1 + math.exp(-s))
+        total -= (1 + 4 * m) * (m * math.log(p) + (1 - m) * math.log(1 - p))
+    return total / logits.numel()
 
 
 @pytest.mark.parametrize("name", NAIVE)
@@ -143,24 +157,45 @@ def test_equals_plain_loops(name):
     assert actual.tolist() == pytest.approx(expected, rel=1e-5)  # EPS under a mean: not exact
 
 
+@pytest.mark.parametrize("name", WITH_LESIONS)
+def test_lesions_are_told_from_the_rest(name):
+    step = make_step()
+    expected = torch.tensor(
+        [naive_lesions(*pair) for pair in zip(step.lesion_logits, step.lesions, strict=True)]
+    ).double()
+    step = replace(step, clean=(), student=(), noisy=())
+    torch.testing.assert_close(value(name, step), expected, rtol=1e-5, atol=0)
+    right = replace(step, lesion_logits=torch.logit(step.lesions, eps=1e-9))
+    assert (value(name, right) < value(name, step)).all()
+
+
 # --------------------------------------------------------------------- what all of them share
 
 
 def test_the_names():
-    assert set(OBJECTIVES) == set(NAIVE)
-    assert [name for name, o in OBJECTIVES.items() if o.contrastive] == CONTRASTIVE
-    for kind in ("standardised", "weighed"):
-        assert [name for name, o in OBJECTIVES.items() if getattr(o, kind)] == ["margin", "scrd"]
+    assert set(OBJECTIVES) == {*NAIVE, *WITH_LESIONS, "memory"}
+
+    def those_with(kind):
+        return [name for name, o in OBJECTIVES.items() if getattr(o, kind)]
+
+    assert those_with("contrastive") == [*WITH_NOISE, *WITH_LESIONS]
+    assert those_with("student") == OF_A_STUDENT
+    assert those_with("lesions") == WITH_LESIONS
+    assert those_with("memory") == ["memory", "scrd"]
+    assert those_with("standardised") == ["margin", "srd"]
+    assert those_with("weighed") == ["margin", "srd"]
+    assert those_with("combined") == ["memory", *WITH_LESIONS]
+    assert OBJECTIVES["memory"].function is None
 
 
-@pytest.mark.parametrize("name", sorted(set(NAIVE) - set(CONTRASTIVE)))
+@pytest.mark.parametrize("name", sorted(set(NAIVE) - set(WITH_NOISE)))
 def test_what_is_not_contrastive_does_without_the_noisy_path(name):
     step = make_step()
     alone = replace(step, noisy=(), footprint=None)
     assert torch.equal(value(name, alone), value(name, step))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OF_A_STUDENT)
 def test_a_sample_does_not_see_the_others(name):
     step = make_step(4)
     together = value(name, step)
@@ -172,12 +207,14 @@ def test_a_sample_does_not_see_the_others(name):
             [z[one] for z in step.noisy],
             step.scale_weights[one],
             step.footprint[one],
+            step.lesion_logits[one],
+            step.lesions[one],
         )
         torch.testing.assert_close(value(name, alone)[0], together[b])
     assert together.unique().numel() == 4
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OF_A_STUDENT)
 @pytest.mark.parametrize("case", ["ordinary", "v = u", "v = z", "z = u", "v = 0", "one-hot alpha"])
 def test_values_and_gradients_are_finite(name, case):
     step = make_step(dtype=torch.float32)
@@ -200,7 +237,7 @@ def test_values_and_gradients_are_finite(name, case):
     assert alpha_gradient is None or alpha_gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", OF_A_STUDENT)
 def test_a_step_downhill_brings_the_student_nearer_to_clean_than_to_noisy(name):
     step = make_step()
 
@@ -219,7 +256,7 @@ def another_alpha(step):
     return replace(step, scale_weights=step.scale_weights.roll(1, dims=1))
 
 
-@pytest.mark.parametrize("name", ["rd", "ratio", "released", "margin", "scrd"])
+@pytest.mark.parametrize("name", ["rd", "ratio", "released", "margin", "srd"])
 def test_alpha_has_no_effect(name):
     step = make_step()
     torch.testing.assert_close(value(name, step), value(name, another_alpha(step)))

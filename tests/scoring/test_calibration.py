@@ -11,7 +11,8 @@ import torch
 
 from scrd.config import Config
 from scrd.model import build_model
-from scrd.model.scores import POOLINGS, distances, infer
+from scrd.model.scores import POOLINGS, infer, measured
+from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import (
     Calibration,
     Level,
@@ -154,7 +155,9 @@ def test_false_alarms_are_counted_by_image_where_large_groups_differ_from_small_
 
 
 SIZE = 64
-CONFIG = Config(image_size=SIZE, false_alarm_rate=0.2, seed=5)
+CONFIG = Config(
+    image_size=SIZE, false_alarm_rate=0.2, seed=5, objective="srd", pooling="excess"
+)
 
 
 def normals(count, seed):
@@ -170,7 +173,9 @@ def untaught():
     """A network that has learnt nothing, with uneven scale weights."""
     with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
         torch.manual_seed(0)
-        built = build_model("efficientnet_lite0", "random", image_size=SIZE).eval()
+        built = build_model(
+            "efficientnet_lite0", "random", image_size=SIZE, objective="srd"
+        ).eval()
         torch.nn.init.normal_(built.scale_head.linear.weight, std=0.003)
     return built
 
@@ -184,7 +189,7 @@ def model(untaught):
 
 def test_what_is_learnt_of_normals(untaught, model):
     images, content = normals(20, 1)
-    maps = distances(untaught, images)[0]
+    maps = measured(untaught, images).maps
     for k, d in enumerate(maps):
         torch.testing.assert_close(model.normals.get_buffer(f"mean{k}"), d.mean(dim=0))
     found = infer(model, images, content)
@@ -204,7 +209,8 @@ def test_what_is_learnt_of_normals(untaught, model):
 
 def test_scale_weights_of_other_objectives_are_those_of_training(untaught):
     taught = copy.deepcopy(untaught)
-    learn_normals(taught, *normals(20, 1), dataclasses.replace(CONFIG, objective="paper"))
+    taught.objective = OBJECTIVES["paper"]
+    learn_normals(taught, *normals(20, 1), CONFIG)
     images, content = normals(6, 3)
     found, before = (infer(m, images, content).scale_weights for m in (taught, untaught))
     assert torch.equal(found, before)
@@ -220,7 +226,7 @@ def test_a_batch_more_or_less_does_not_change_what_is_learnt(untaught, model):
     other = copy.deepcopy(untaught)
     learn_normals(other, *normals(20, 2), CONFIG)
     changed = {n.split(".")[0] for n, t in other.state_dict().items() if not same(t, model, n)}
-    assert changed == {"normals", "expected", "scale_head"}
+    assert changed == {"normals", "expected", "scale_head", "areas"}
 
 
 def same(tensor, model, name):

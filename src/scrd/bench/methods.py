@@ -18,7 +18,9 @@ from scrd.bench.suite import OWN, Run
 from scrd.config import Config
 from scrd.data.cache import ImageStack
 from scrd.data.preprocess import content_masks
+from scrd.data.sample import even_places
 from scrd.detector import Detector
+from scrd.model.areas import AreaScore
 from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import map_statistics
 from scrd.objectives import OBJECTIVES
@@ -29,6 +31,9 @@ from scrd.training.prepare import Prepared
 
 BATCH = 16
 """Images that are scored together."""
+
+AREA_IMAGES = 128
+"""Training normals that tell what is normal for the areas of a baseline's map, at the most."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +166,18 @@ def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
             device=device,
         )
     )
-    baseline.fit(torch.from_numpy(prepared.fitting.images))
+    images = torch.from_numpy(prepared.fitting.images)
+    baseline.fit(images)
     seconds = time.perf_counter() - started
+    areas = AreaScore()
+    some = even_places(len(images), AREA_IMAGES)
+    inside = torch.from_numpy(content_masks(prepared.fitting.source_sizes, settings))[some]
+    maps = [baseline.score(batch)[1] for batch in torch.split(images[some], BATCH)]
+    areas.fit(
+        (found, content)
+        for found, content in zip(maps, torch.split(inside, BATCH), strict=True)
+        if found is not None
+    )
 
     def answer(stack: ImageStack) -> Answers:
         scores, maps = baseline.score(torch.from_numpy(stack.images))
@@ -171,6 +186,7 @@ def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
         if maps is not None:
             content = torch.from_numpy(content_masks(stack.source_sizes, settings))
             statistics = map_statistics(maps, content, TOP_FRACTION)
+            statistics["areas"] = areas(maps, content)
             pooled |= {name: s.double().numpy() for name, s in statistics.items()}
         return Answers(own, pooled, maps)
 

@@ -19,6 +19,10 @@ BEFORE: Mapping[str, Any] = {"promise": "group"}
 """What a line means by a setting that it does not name, because it is older than the setting."""
 
 
+RENAMED: Mapping[Any, str] = {"scrd": "srd"}
+"""Methods that version 0.2.0 called otherwise."""
+
+
 class ResultsError(ScrdError):
     """A results file cannot be read or written; the message names it and the cause."""
 
@@ -60,14 +64,21 @@ def read_results(path: Path) -> Results:
         if reason:
             damaged.append(f"{path}: line {number} is {reason}; it is left out")
         else:
-            settings = line["key"].get("settings")
-            if isinstance(settings, dict):
-                line["key"]["settings"] = {**BEFORE, **settings}
-            lines.append(line)
+            lines.append(_as_meant(line))
     # one line without an end may be the first run of all, interrupted
     if not lines and (len(damaged) > 1 or damaged and content.endswith(b"\n")):
         raise ResultsError(f"{path}: not a results file: no line of it is a run")
     return Results(lines, damaged)
+
+
+def _as_meant(line: dict[str, Any]) -> dict[str, Any]:
+    """The line in today's names."""
+    key = line["key"]
+    if isinstance(key.get("settings"), dict):
+        key["settings"] = {**BEFORE, **key["settings"]}
+    if key.get("version") == "0.2.0":
+        key["method"] = RENAMED.get(key.get("method"), key.get("method"))
+    return line
 
 
 def append_result(path: Path, line: Line) -> None:

@@ -46,7 +46,7 @@ OWN = "own"
 """The pooling of a row that reports each method by its own score; for a detector the calibrated
 one."""
 
-POOLED = (OWN, "excess", "excess_uniform", "excess_plain", "mean", "top", "max")
+POOLED = (OWN, "areas", "excess", "excess_uniform", "excess_plain", "mean", "top", "max")
 METRICS = ("auroc", "ap", "f1", "acc")
 FIGURES = ("roc", "histograms", "alpha", "curve", "cost")
 
@@ -235,6 +235,8 @@ def resolve(where: str, row: Row, budget: Settings, seed: int) -> Config:
             settings["objective"] = row.method
         else:
             among(where, list(row.settings), _OF_A_BASELINE)
+            # what a budget says of objectives is not for it
+            settings = {k: v for k, v in settings.items() if k in (*_OF_A_BASELINE, "seed")}
         if row.iterations_times != 1:
             iterations = settings.get("iterations", Config.iterations)
             settings["iterations"] = row.iterations_times * iterations

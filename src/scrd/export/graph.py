@@ -10,17 +10,15 @@ from torch import Tensor, nn
 
 from scrd.export.errors import package
 from scrd.model import SCRD
-from scrd.model.scores import Scores
+from scrd.model.scores import Scores, infer
 
 INPUTS = ("images", "content")
-STATISTICS = ("excess", "excess_uniform", "excess_plain", "mean", "top", "max")
-OUTPUTS = ("maps", "scale_weights", *(f"score_{name}" for name in STATISTICS))
 
 _OPSET = 18
 
 
 class _Flat(nn.Module):
-    """:class:`scrd.model.scores.Scores`, its results side by side as ``OUTPUTS`` names them."""
+    """:class:`scrd.model.scores.Scores`, its results side by side."""
 
     def __init__(self, model: SCRD) -> None:
         super().__init__()
@@ -28,8 +26,7 @@ class _Flat(nn.Module):
 
     def forward(self, images: Tensor, content: Tensor) -> tuple[Tensor, ...]:
         found = self.scores(images, content)
-        pooled = (found.statistics[name] for name in STATISTICS)
-        return (found.maps, found.scale_weights, *pooled)
+        return (found.maps, found.scale_weights, *found.statistics.values())
 
 
 def write_onnx(model: SCRD, path: Path, *, channels: int, image_size: int) -> None:
@@ -48,6 +45,8 @@ def write_onnx(model: SCRD, path: Path, *, channels: int, image_size: int) -> No
     package("onnxscript", "export")
     images = torch.zeros(2, channels, image_size, image_size)
     content = torch.ones(2, image_size, image_size, dtype=torch.bool)
+    statistics = infer(model.eval(), images, content).statistics
+    outputs = ["maps", "scale_weights", *(f"score_{name}" for name in statistics)]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter, about its own insides
         torch.onnx.export(
@@ -55,7 +54,7 @@ def write_onnx(model: SCRD, path: Path, *, channels: int, image_size: int) -> No
             (images, content),
             path,
             input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            output_names=outputs,
             dynamic_shapes=({0: "batch"}, {0: "batch"}),
             opset_version=_OPSET,
             dynamo=True,

@@ -1,4 +1,4 @@
-"""What distance is normal where: the statistics that a distance map is read against."""
+"""What is normal where: the statistics that every map is read against."""
 
 from __future__ import annotations
 
@@ -7,50 +7,64 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from scrd.model.backbone import STRIDES
-
 FLOOR = 0.3
-"""Share of a scale's overall standard deviation that is added to each position's: where normals
+"""Share of a map's overall standard deviation that is added to each position's: where normals
 happen to agree, as in a corner that is always black, a tiny difference must not count for much."""
 
 
-class NormalDistances(nn.Module):
-    """Mean and standard deviation of the distance maps of normals at every position.
+class NormalMaps(nn.Module):
+    """Mean and standard deviation of several maps of normals at every position.
 
     Args:
-        image_size: side S of the model's input in pixels.
+        sides: of each map, in positions.
+        level: how much of the image's own mean is taken from each map first, from 0 to 1: the share
+            of it that tells how the image was made rather than what is wrong in it.
     """
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, sides: Sequence[int], level: Sequence[float]) -> None:
         super().__init__()
-        for k, stride in enumerate(STRIDES):
-            side = image_size // stride
+        self.level = tuple(level)
+        for k, side in enumerate(sides):
             self.register_buffer(f"mean{k}", torch.zeros(side, side))
             self.register_buffer(f"std{k}", torch.ones(side, side))
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Sequence[Tensor]]) -> None:
+    def fit(self, batches: Iterable[Sequence[Tensor]], by_position: Sequence[float]) -> None:
         """Take the statistics of normals.
 
         Args:
-            batches: distance maps D_k of normal images, (B, H_k, W_k), float, in [0, 2].
+            batches: the maps of normal images, (B, H_k, W_k) each, float.
+            by_position: how much each map's statistics are those of the position, from 1 down to 0,
+                where they are those of all positions together. Where anatomy lies in the same place
+                in every image, as in a chest X-ray, the position's own say more; where it does not,
+                they are blurred anatomy.
         """
-        scales = [torch.cat(parts).double() for parts in zip(*batches, strict=True)]
-        for k, maps in enumerate(scales):
-            self.get_buffer(f"mean{k}").copy_(maps.mean(dim=0))
-            spread = maps.std(dim=0, correction=0) + FLOOR * maps.std(correction=0)
+        kinds = [torch.cat(parts).double() for parts in zip(*batches, strict=True)]
+        kinds = self._levelled(kinds)
+        for k, (maps, own) in enumerate(zip(kinds, by_position, strict=True)):
+            overall = maps.std(correction=0)
+            mean = own * maps.mean(dim=0) + (1 - own) * maps.mean()
+            spread = maps.std(dim=0, correction=0) + FLOOR * overall
+            spread = own * spread + (1 - own) * overall
+            self.get_buffer(f"mean{k}").copy_(mean)
             self.get_buffer(f"std{k}").copy_(spread.clamp_min(1e-6))
 
-    def excess(self, distances: Sequence[Tensor]) -> list[Tensor]:
-        """How far distances exceed those of normals.
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Read maps against those of normals.
 
         Args:
-            distances: D_k, (B, H_k, W_k), float.
+            maps: (B, H_k, W_k) each, float.
 
         Returns:
-            max(0, (D_k − mean_k) / (std_k + floor)), shaped like D_k, in standard deviations.
+            (m − mean_k) / std_k, shaped like ``maps``, in standard deviations of normals.
         """
         return [
-            ((d - self.get_buffer(f"mean{k}")) / self.get_buffer(f"std{k}")).clamp_min(0)
-            for k, d in enumerate(distances)
+            (m - self.get_buffer(f"mean{k}")) / self.get_buffer(f"std{k}")
+            for k, m in enumerate(self._levelled(maps))
+        ]
+
+    def _levelled(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        return [
+            m - share * m.mean(dim=(1, 2), keepdim=True) if share else m
+            for m, share in zip(maps, self.level, strict=True)
         ]

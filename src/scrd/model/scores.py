@@ -1,4 +1,4 @@
-"""From features to an anomaly map to a score."""
+"""From the network's maps to one anomaly map to a score."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scrd.model import SCRD
+from scrd.model import SCRD, Outputs
 from scrd.model.acquisition import acquisition
-from scrd.objectives.distance import distance_map
 
-POOLINGS = ("excess", "mean", "top", "max")
-"""The named ways from distance maps to a score, larger is more anomalous.
+POOLINGS = ("areas", "excess", "mean", "top", "max")
+"""The named ways from a map to a score, larger is more anomalous.
 
-``excess`` is Σ_k α_k r_k: with z_k the distance map in standard deviations of normals at that
-position, r_k is the mean over the image of max(0, z_k), read against what is expected of a normal
-image like it. ``mean``, ``top`` and ``max`` pool the plain anomaly map.
+``areas``, ``mean``, ``top`` and ``max`` pool the one anomaly map; ``areas``, the default, is
+:class:`scrd.model.areas.AreaScore`. ``excess`` pools distance maps one by one: Σ_k α_k r_k, where
+z_k is the distance map in standard deviations of normals at that position and r_k the mean over
+the image of max(0, z_k), read against what is expected of a normal image like it.
 """
 
 
@@ -27,45 +27,68 @@ class Inference(NamedTuple):
     """What the network says about a batch.
 
     Attributes:
-        maps: anomaly maps, (B, S, S), float32, in [0, 2]; all scales count alike unless the
+        maps: anomaly maps, (B, S, S), float32. With a memory and a lesion head in standard
+            deviations of normals; otherwise a distance in [0, 2], all scales alike unless the
             network weighs them image by image.
+        scale_weights: α, (B, K), float32, rows sum to 1.
+        statistics: the score under every pooling, each (B,), float32: ``areas``, those of
+            :func:`map_statistics`, and, where distances alone make the map, ``excess``,
+            ``excess_uniform`` (with equal scale weights) and ``excess_plain`` (and read against no
+            expectation).
         excess: mean excess of each scale against what is expected of a normal image like it,
             (B, K), float32, in standard deviations of normals, see
-            :class:`scrd.model.acquisition.ExpectedExcess`.
-        scale_weights: α, (B, K), float32, rows sum to 1.
-        statistics: the score under every pooling, each (B,), float32: those of
-            :func:`map_statistics`, and ``excess``, ``excess_uniform`` (with equal scale weights)
-            and ``excess_plain`` (and read against no expectation).
+            :class:`scrd.model.acquisition.ExpectedExcess`; None where ``statistics`` has none.
     """
 
     maps: Tensor
-    excess: Tensor
     scale_weights: Tensor
     statistics: dict[str, Tensor]
+    excess: Tensor | None = None
 
 
-def anomaly_map(distances: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
+def anomaly_map(maps: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
     """Σ_k α_k · upsample(D_k), section 2.4 of the paper.
 
     Args:
-        distances: D_k, (B, H_k, W_k), float, in [0, 2].
+        maps: D_k, (B, H_k, W_k), float.
         scale_weights: α, (B, K), float, rows sum to 1.
         size: side S of the model input in pixels.
 
     Returns:
-        (B, S, S), float32, in [0, 2]; bilinear between positions.
+        (B, S, S), float32; bilinear between positions.
     """
     total = scale_weights.new_zeros(len(scale_weights), 1, size, size, dtype=torch.float32)
-    for k, distance in enumerate(distances):
+    for k, one in enumerate(maps):
         upsampled = F.interpolate(
-            distance.unsqueeze(1), (size, size), mode="bilinear", align_corners=False
+            one.unsqueeze(1), (size, size), mode="bilinear", align_corners=False
         )
         total += scale_weights[:, k].view(-1, 1, 1, 1) * upsampled
     return total.squeeze(1)
 
 
+def agreement(maps: Sequence[Tensor], weights: Tensor, sharpness: float) -> Tensor:
+    r"""The soft minimum of maps: :math:`-\frac{1}{s} \log \sum_k w_k e^{-s z_k}`.
+
+    High only where all are. What one of them alone finds unusual is often not a lesion: a rare
+    normal place that the memory lacks, or an edge that the lesion head takes for one.
+
+    Args:
+        maps: z_k, (B, H, W), float, in standard deviations of normals; K of one size.
+        weights: w, (B, K), float, rows sum to 1.
+        sharpness: s; 0 is the weighted mean.
+
+    Returns:
+        (B, H, W), float.
+    """
+    stacked = torch.stack(list(maps), dim=1)
+    w = weights[:, :, None, None]
+    if sharpness == 0:
+        return (w * stacked).sum(dim=1)
+    return -(torch.logsumexp(w.log() - sharpness * stacked, dim=1) / sharpness)
+
+
 def scale_excess(model: SCRD, distances: Sequence[Tensor], content: Tensor) -> Tensor:
-    """Mean over the content of the upsampled excess of each scale.
+    """Mean over the content of the upsampled excess of each scale, max(0, z_k).
 
     Args:
         model: whose ``normals`` are fitted.
@@ -77,16 +100,16 @@ def scale_excess(model: SCRD, distances: Sequence[Tensor], content: Tensor) -> T
     """
     area = content.flatten(1).sum(dim=1)
     means = []
-    for excess in model.normals.excess(distances):
+    for z in model.normals(distances):
         upsampled = F.interpolate(
-            excess[:, None], content.shape[-2:], mode="bilinear", align_corners=False
+            z.clamp_min(0)[:, None], content.shape[-2:], mode="bilinear", align_corners=False
         )
         means.append((upsampled.squeeze(1) * content).flatten(1).sum(dim=1) / area)
     return torch.stack(means, dim=1)
 
 
 @torch.inference_mode()
-def distances(model: SCRD, images: Tensor) -> tuple[list[Tensor], Tensor]:
+def measured(model: SCRD, images: Tensor) -> Outputs:
     """Run the network on prepared images.
 
     Args:
@@ -94,14 +117,12 @@ def distances(model: SCRD, images: Tensor) -> tuple[list[Tensor], Tensor]:
         images: (B, C, S, S), float32, C = 1 or 3, on the CPU.
 
     Returns:
-        Distance maps D_k, (B, H_k, W_k), float32, in [0, 2], and α (B, K), float32, both on the
-        model's device.
+        Its maps and scale weights, on its device.
     """
     device = next(model.parameters()).device
     image = images.to(device).contiguous(memory_format=torch.channels_last)
-    clean, student, scale_weights = model(image)
-    found = [distance_map(u.float(), v.float()) for u, v in zip(clean, student, strict=True)]
-    return found, scale_weights.float()
+    found: Outputs = model(image)
+    return found
 
 
 class Scores(nn.Module):
@@ -114,8 +135,9 @@ class Scores(nn.Module):
     def __init__(self, model: SCRD) -> None:
         super().__init__()
         self.model = model
-        # constant weights say which scales to trust for a score, not where to look
-        self._alike_in_maps = model.scale_head.constant
+        self._combined = model.objective.combined
+        # constant weights of distances say which scales to trust for a score, not where to look
+        self._alike_in_maps = not self._combined and model.scale_head.constant
 
     def forward(self, images: Tensor, content: Tensor) -> Inference:
         """Score a batch.
@@ -127,19 +149,10 @@ class Scores(nn.Module):
         Returns:
             ``maps`` on the model's device and the rest, a handful of numbers, on the CPU.
         """
-        clean, student, scale_weights = self.model(images)
-        found = [distance_map(u.float(), v.float()) for u, v in zip(clean, student, strict=True)]
-        scale_weights = scale_weights.float()
-        alike = torch.full_like(scale_weights, 1 / scale_weights.shape[1])
-        shown = alike if self._alike_in_maps else scale_weights
-        maps = anomaly_map(found, shown, images.shape[-1])
-        plain = scale_excess(self.model, found, content).cpu()
-        excess = self.model.expected(plain, acquisition(images, content).cpu())
-        scale_weights = scale_weights.cpu()
+        found, scale_weights = self.model(images)
+        maps = self.combine(found, scale_weights, images.shape[-1])
         statistics = {
-            "excess": (scale_weights * excess).sum(dim=1),
-            "excess_uniform": excess.mean(dim=1),
-            "excess_plain": plain.mean(dim=1),
+            "areas": self.model.areas(maps, content).cpu(),
             **{
                 name: values.cpu()
                 for name, values in map_statistics(
@@ -147,7 +160,27 @@ class Scores(nn.Module):
                 ).items()
             },
         }
-        return Inference(maps, excess, scale_weights, statistics)
+        if self._combined:
+            return Inference(maps, scale_weights.cpu(), statistics)
+        plain = scale_excess(self.model, found, content).cpu()
+        excess = self.model.expected(plain, acquisition(images, content).cpu())
+        scale_weights = scale_weights.cpu()
+        statistics |= {
+            "excess": (scale_weights * excess).sum(dim=1),
+            "excess_uniform": excess.mean(dim=1),
+            "excess_plain": plain.mean(dim=1),
+        }
+        return Inference(maps, scale_weights, statistics, excess)
+
+    def combine(self, found: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
+        """The anomaly map of the network's maps, (B, size, size), float32."""
+        if self._combined:
+            agreed = agreement(
+                self.model.normals(found), scale_weights, self.model.constants.sharpness
+            )
+            return anomaly_map([agreed], torch.ones_like(scale_weights[:, :1]), size)
+        alike = torch.full_like(scale_weights, 1 / scale_weights.shape[1])
+        return anomaly_map(found, alike if self._alike_in_maps else scale_weights, size)
 
 
 @torch.inference_mode()

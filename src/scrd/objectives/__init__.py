@@ -14,6 +14,7 @@ from scrd.objectives.paper import paper
 from scrd.objectives.ratio import ratio
 from scrd.objectives.rd import rd
 from scrd.objectives.released import released
+from scrd.objectives.scrd import scrd
 
 __all__ = ["OBJECTIVES", "Objective", "StepFeatures"]
 
@@ -24,19 +25,31 @@ class Objective:
 
     Attributes:
         function: from :class:`StepFeatures` to per-sample values (B,); the training loop is the
-            one place that takes their mean.
+            one place that takes their mean. None where nothing is trained.
         contrastive: needs the noisy features and the footprint.
         standardised: works on features in units of their spread over normals, see
             :class:`scrd.model.scaler.FeatureScaler`.
         weighed: its scale weights are fitted after training, see
             :mod:`scrd.training.scale_weights`; those of the others are what training made of the
             scale head.
+        student: trains bottleneck and student, whose distances to the teacher make maps.
+        memory: has a memory of normals, whose distances make a map.
+        lesions: perturbs with synthetic lesions (:mod:`scrd.synthesis.lesions`) instead of
+            Algorithm 1, and trains a head on them, whose logits make a map.
     """
 
-    function: Callable[[StepFeatures], Tensor]
+    function: Callable[[StepFeatures], Tensor] | None
     contrastive: bool = True
     standardised: bool = False
     weighed: bool = False
+    student: bool = True
+    memory: bool = False
+    lesions: bool = False
+
+    @property
+    def combined(self) -> bool:
+        """Whether the anomaly map is made of memory and lesion head, in units of normals."""
+        return self.memory or self.lesions
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -46,5 +59,8 @@ OBJECTIVES: Mapping[str, Objective] = {
     "algorithm2": Objective(algorithm2),
     "released": Objective(released),
     "margin": Objective(margin, standardised=True, weighed=True),
-    "scrd": Objective(rd, contrastive=False, standardised=True, weighed=True),
+    "srd": Objective(rd, contrastive=False, standardised=True, weighed=True),
+    "memory": Objective(None, contrastive=False, student=False, memory=True),
+    "lesions": Objective(scrd, student=False, lesions=True),
+    "scrd": Objective(scrd, student=False, memory=True, lesions=True),
 }

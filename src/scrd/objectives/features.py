@@ -20,10 +20,16 @@ class StepFeatures:
         scale_weights: α, (B, K), float, rows sum to 1.
         footprint: where the images were perturbed, (B, 1, H, W), bool; None for an objective
             that is not contrastive.
+        lesion_logits: of the lesion head on the noisy features, (B, H_2, W_2), float; None for an
+            objective without one.
+        lesions: share of each of its positions that a lesion covers, (B, H_2, W_2), float, in
+            [0, 1].
     """
 
     clean: Sequence[Tensor]
     student: Sequence[Tensor]
     noisy: Sequence[Tensor]
     scale_weights: Tensor
-    footprint: Tensor | None
+    footprint: Tensor | None = None
+    lesion_logits: Tensor | None = None
+    lesions: Tensor | None = None

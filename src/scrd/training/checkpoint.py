@@ -12,20 +12,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from scrd.model import SCRD
+from scrd.model.scrd import TRAINED
 from scrd.system.files import atomic
 from scrd.training.log import LogEntry, TrainingError
 
-TRAINABLE = ("bottleneck", "student", "scale_head")
-
-
 def trainable_state(model: SCRD) -> dict[str, Tensor]:
     """The tensors of a model that training changes, by name; views, not copies."""
-    return {k: v for k, v in model.state_dict().items() if k.split(".")[0] in TRAINABLE}
+    return {k: v for k, v in model.state_dict().items() if k.split(".")[0] in TRAINED}
 
 
 def trainable_parameters(model: SCRD) -> dict[str, torch.nn.Parameter]:
     """The parameters that training changes, by name."""
-    return {k: p for k, p in model.named_parameters() if k.split(".")[0] in TRAINABLE}
+    return {k: p for k, p in model.named_parameters() if k.split(".")[0] in TRAINED}
 
 
 def save_checkpoint(

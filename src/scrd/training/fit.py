@@ -20,7 +20,6 @@ from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.errors import ImageError
 from scrd.model import SCRD, build_model
 from scrd.model.fingerprint import Fingerprint, fingerprint
-from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import Calibration
 from scrd.storage.plain import to_plain
 from scrd.system.devices import make_fabric, resolve_device, versions
@@ -72,9 +71,9 @@ def fit(
         source = data if isinstance(data, Manifest) else read_manifest(data, for_training=True)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        # a student that ends in ReLUs cannot reach features of both signs
-        rectify = False if OBJECTIVES[config.objective].standardised else None
-        model = build_model(config.teacher, config.weights, rectify, config.image_size)
+        model = build_model(
+            config.teacher, config.weights, None, config.image_size, objective=config.objective
+        )
     teacher = fingerprint(model.teacher, config.image_size)
     folder = Path(work) if work is not None else None
     checkpoint = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -26,8 +28,8 @@ LOG_EVERY = 10
 def step(run: Run, number: int) -> tuple[Tensor, Tensor]:
     """One iteration of the paper's Algorithm 2, for any objective.
 
-    The noisy path is the teacher's alone and has no gradient, so that BatchNorm of bottleneck and
-    student only ever sees normal batches.
+    The noisy path has no part in bottleneck and student, whose BatchNorm only ever sees normal
+    batches.
 
     Args:
         run: network, optimiser, images.
@@ -39,13 +41,19 @@ def step(run: Run, number: int) -> tuple[Tensor, Tensor]:
     own, image = run.fetch(number)
     with torch.no_grad(), run.fabric.autocast():
         clean = run.clean(own, image)  # u = T(x)
-        noisy, footprint = run.noisy(image, number)  # z = T(x + λ noise)
+        noisy, where = run.noisy(clean, image, number)  # z = T(x + λ noise), or with lesions
     with run.fabric.autocast():  # Fabric itself sees to it for `forward` alone
         # embedding = bottleneck(u), v = student(embedding), α = scale head(embedding)
-        student, scale_weights = run.network.reconstruct(clean)
+        student, scale_weights, logits = run.network.reconstruct(clean, noisy)
     # cosines of long vectors need fp32, whatever the precision of the network
     clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
-    features = StepFeatures(clean, student, noisy, scale_weights.float(), footprint)
+    features = StepFeatures(clean, student, noisy, scale_weights.float())
+    if logits is None:
+        features = replace(features, footprint=where)
+    else:
+        covered = F.adaptive_avg_pool2d(where, logits.shape[-2:]).squeeze(1)
+        features = replace(features, lesion_logits=logits.float(), lesions=covered)
+    assert run.objective.function is not None
     loss = run.objective.function(features).mean()  # L(u, v, z, α), a value a sample
     if run.fabric.world_size > 1:  # DDP wants a gradient of every parameter, if only zero
         loss = loss + 0 * scale_weights.sum()
@@ -93,6 +101,9 @@ def train(
             that does not belong here, or a batch that the processes cannot share.
         TrainingInterrupted: by Ctrl-C or SIGTERM, after the step in hand was saved.
     """
+    if model.objective.function is None:
+        model.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return []
     run = set_up(model, images, config, fabric, checkpoint, identity)
     log = run.log
     on_start(log)

@@ -20,7 +20,7 @@ from scrd.training.batches import batch_indices, generator_of, share_of
 from scrd.training.checkpoint import load_checkpoint, trainable_parameters
 from scrd.training.log import LogEntry, TrainingError
 from scrd.training.sync_norm import JoinedBatchNorm2d, replace_norms
-from scrd.training.teacher_features import cached_features, noisy_features
+from scrd.training.teacher_features import cached_features, lesion_features, noisy_features
 
 STATISTICS_IMAGES = 768
 """Training normals that give the statistics of features and distances, at the most."""
@@ -80,12 +80,20 @@ class Run:
         assert image is not None
         return self.model.encode(image)
 
-    def noisy(self, image: Tensor | None, step: int) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Teacher features z_k of the images with noise, and its footprint, (B, 1, S, S)."""
+    def noisy(
+        self, clean: Sequence[Tensor], image: Tensor | None, step: int
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """Teacher features z_k of the perturbed images, and where they are, (B, 1, S, S).
+
+        The footprint of the noise, bool; or, of lesions, float in [0, 1].
+        """
         if not self.objective.contrastive:
             return (), None
         assert image is not None
         generator = generator_of(self.config.seed, 2, step)
+        if self.objective.lesions:
+            size = self.config.batch_size
+            return lesion_features(self.model, clean, image, size, generator, self.share)
         return noisy_features(self.model, image, self.config, generator, self.share)
 
     def descend(self, loss: Tensor, step: int) -> None:
@@ -103,8 +111,8 @@ class Run:
     def finish(self) -> None:
         """Leave the model as one process would have."""
         if self.fabric.world_size > 1:
-            replace_norms(self.model.bottleneck, nn.BatchNorm2d)
-            replace_norms(self.model.student, nn.BatchNorm2d)
+            for part in self.model.trained_parts():
+                replace_norms(part, nn.BatchNorm2d)
         self.model.eval()
 
 
@@ -125,8 +133,8 @@ def set_up(
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1:
         joined = nn.SyncBatchNorm if fabric.device.type == "cuda" else JoinedBatchNorm2d
-        replace_norms(model.bottleneck, joined)
-        replace_norms(model.student, joined)
+        for part in model.trained_parts():
+            replace_norms(part, joined)
     optimizer = torch.optim.Adam(
         trainable_parameters(model).values(), lr=config.learning_rate, betas=config.betas
     )

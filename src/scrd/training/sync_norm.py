@@ -49,8 +49,10 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(x.dtype)
 
 
 def replace_norms(network: nn.Module, kind: type[nn.modules.batchnorm._BatchNorm]) -> None:
@@ -63,6 +65,6 @@ def replace_norms(network: nn.Module, kind: type[nn.modules.batchnorm._BatchNorm
     for parent in list(network.modules()):
         for name, norm in list(parent.named_children()):
             if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-                new = kind(norm.num_features, norm.eps, norm.momentum)
+                new = kind(norm.num_features, norm.eps, norm.momentum, norm.affine)
                 new._parameters, new._buffers = norm._parameters, norm._buffers
                 setattr(parent, name, new.train(norm.training))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from scrd.config import Config
 from scrd.model import SCRD
+from scrd.synthesis.lesions import apply_lesions, sample_lesions
 from scrd.synthesis.perturbation import Perturbation, apply_perturbation, sample_perturbation
 
 
@@ -69,3 +72,40 @@ def noisy_features(
     rgb = image.expand(-1, 3, -1, -1)
     perturbed, footprint = apply_perturbation(rgb, own.to(image.device), config.noise)
     return model.encode(perturbed.contiguous(memory_format=torch.channels_last)), footprint
+
+
+def lesion_features(
+    model: SCRD,
+    clean: Sequence[Tensor],
+    image: Tensor,
+    batch_size: int,
+    generator: torch.Generator,
+    share: slice,
+) -> tuple[list[Tensor], Tensor]:
+    """Teacher features of images half of which get a synthetic lesion.
+
+    Args:
+        model: the network.
+        clean: teacher features u_k of the images, (B, C_k, H_k, W_k) each.
+        image: (B, C, S, S), float32, in [0, 1], on the model's device.
+        batch_size: images in the batch of all processes, for which lesions are drawn.
+        generator: of the CPU.
+        share: which part of that batch ``image`` is. Every second of the batch gets a lesion.
+
+    Returns:
+        z_k, (B, C_k, H_k, W_k) each, and where the lesions are, (B, 1, S, S), float, in [0, 1].
+    """
+    own = torch.arange(batch_size)[share]
+    chosen = (own % 2 == 0).nonzero()[:, 0]
+    drawn = sample_lesions(batch_size, generator)[own[chosen]]
+    at = chosen.to(image.device)
+    changed, seen = apply_lesions(image[at], drawn)
+    where = torch.zeros_like(image[:, :1])
+    where[at] = seen
+    features = []
+    encoded = model.encode(changed.contiguous(memory_format=torch.channels_last))
+    for u, z in zip(clean, encoded, strict=True):
+        mixed = u.clone()
+        mixed[at] = z.to(mixed.dtype)
+        features.append(mixed)
+    return features, where
