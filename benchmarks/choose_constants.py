@@ -1,10 +1,10 @@
 """Choose the constants of the anomaly map by leave-one-set-out, on the development sets.
 
-    python benchmarks/choose_constants.py collect --data FOLDER --out MAPS [--sets ...] [--seeds ...]
+    python benchmarks/choose_constants.py collect --data FOLDER --out MAPS
     python benchmarks/choose_constants.py choose MAPS
 
 `collect` trains a detector a set and seed with the budget `cpu` and keeps the network's maps of
-training normals, held-out normals and test images. `choose` tries every candidate on them. The
+training normals, of some with lesions, and of test images. `choose` tries every candidate on them. The
 candidates are in this file. For each set the candidate is taken that does best on the *other* sets;
 what it then reaches on the set itself is what the choice is worth. The candidate that does best on
 all sets is what `scrd.model.constants` states.
@@ -82,12 +82,16 @@ def collect(data: Path, out: Path, sets: Sequence[str], seeds: Sequence[int]) ->
             return [torch.cat(one).half() for one in zip(*parts, strict=True)]
 
         kept: dict[str, object] = {
-            "normal": maps(spread(torch.from_numpy(material.prepared.fitting.images), STATISTICS_IMAGES)),
+            "normal": maps(
+                spread(torch.from_numpy(material.prepared.fitting.images), STATISTICS_IMAGES)
+            ),
             "held": maps(torch.from_numpy(material.prepared.calibrating.images)),
             "test": maps(torch.from_numpy(material.test.stack.images)),
             "labels": torch.tensor([r.label for r in material.test.records]),
         }
-        changed, where = maps_with_lesions(model, torch.from_numpy(material.prepared.fitting.images), seed)
+        changed, where = maps_with_lesions(
+            model, torch.from_numpy(material.prepared.fitting.images), seed
+        )
         kept["changed"], kept["lesions"] = [m.half() for m in changed], where.half()
         places = material.marked or material.test
         kept["marked"], kept["masks"] = _marked(places, config.image_size)

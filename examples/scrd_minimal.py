@@ -1,8 +1,8 @@
 """The default method of scrd in one file: a memory of normals and a head that knows lesions.
 
 Shares no code with the package `scrd`, whose tests compare the two. Left out: other teachers,
-16-bit and medical formats, letterboxing, calibration, resuming, reports. The objectives of the paper
-are in `paper_minimal.py`.
+16-bit and medical formats, letterboxing, calibration, resuming, reports. The objectives of the
+paper are in `paper_minimal.py`.
 
 A frozen ImageNet teacher gives features u of a normal image x at strides 4, 8 and 16, and z of x
 with a synthetic lesion. At each position p of stride 8:
@@ -10,9 +10,9 @@ with a synthetic lesion. At each position p of stride 8:
     memory    a(p) = 1 - max_j cos(f(p), m_j); f: features at strides 8 and 16, averaged over 3 x 3
               positions, side by side; m_j: spherical k-means of f over normals
     head      b(p): logit of a network of 1 x 1 convolutions on u, trained on z to tell lesions
-    standard  t(p) = (t(p) - level * mean(t) - mu(p)) / sigma(p), for t = a, b; mu and sigma are those
-              of normals: of position p, of all positions, or between; whichever tells synthetic
-              lesions best from the rest
+    standard  t(p) = (t(p) - level * mean(t) - mu(p)) / sigma(p), for t = a, b; mu and sigma are
+              those of normals: of position p, of all positions, or between; whichever tells
+              synthetic lesions best from the rest
     map       soft minimum of both, upsampled: high where they agree
     score     the largest of (m_q - mu_q) / sigma_q: m_q is the mean of the map over its highest
               share q, from all of the image to a thousandth; mu_q and sigma_q are those of normals

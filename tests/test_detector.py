@@ -24,10 +24,12 @@ from scrd.detector import Detector
 from scrd.errors import ImageError, ManifestError
 from scrd.export.errors import ExportError
 from scrd.export.folder import read_exported
+from scrd.model.constants import Constants
 from scrd.model.scores import infer
 from scrd.scoring.scorer import Scored
 from scrd.storage.card import model_card
 from scrd.storage.model_folder import ModelFolderError
+from scrd.storage.plain import to_plain
 from scrd.training import fit as fitting
 from scrd.training.log import TrainingError
 from scrd.training.prepare import hold_out
@@ -129,7 +131,7 @@ def test_the_calibrating_normals_have_no_part_in_the_model(normals, trained):
     images = np.ascontiguousarray(prepared.fitting.images[:, :, ::-1])
     changed = dataclasses.replace(prepared.fitting, images=images)
     other = Detector.fit(dataclasses.replace(prepared, fitting=changed), QUICK, device="cpu")
-    for part in ("scaler", "normals", "scale_head"):
+    for part in ("memory", "normals", "areas", "lesion_head"):
         names = [name for name in state if name.startswith(part)]
         assert any(not torch.equal(state[n], other.model.state_dict()[n]) for n in names)
 
@@ -140,12 +142,12 @@ def test_what_normals_taught_is_in_the_model_folder(trained, tmp_path):
     loaded = Detector.load(tmp_path / "model", device="cpu").model.state_dict()
     for name, tensor in trained.model.state_dict().items():
         assert torch.equal(loaded[name], tensor) and torch.equal(stored[name], tensor), name
-    for part in ("scaler", "normals", "expected"):
+    for part in ("memory", "normals", "areas"):
         assert any(name.startswith(part) for name in stored)
-    assert (stored["normals.mean0"] != 0).all() and (stored["scaler.std0"] != 1).all()
+    assert (stored["normals.mean0"] != 0).all() and (stored["areas.std"] != 1).all()
 
 
-@pytest.mark.parametrize(("objective", "rectified"), [("scrd", False), ("rd", True)])
+@pytest.mark.parametrize(("objective", "rectified"), [("srd", False), ("rd", True)])
 def test_standardised_features_get_a_student_of_both_signs(normals, objective, rectified, tmp_path):
     config = dataclasses.replace(
         QUICK, teacher="resnet18", weights="random", objective=objective, iterations=1
@@ -285,13 +287,13 @@ def test_an_answer_agrees_with_itself(trained, mixed):
     for r in trained.score(mixed):
         if not isinstance(r, Scored):
             continue
-        assert r.score == r.statistics["excess"]
+        assert r.score == r.statistics["areas"]
         assert r.p_value == calibration.p_values(r.score)[0]
         assert r.flag == (r.score >= calibration.threshold)
         assert r.statistics["max"] == r.input_map.max()
         assert r.statistics["mean"] == pytest.approx(r.input_map.mean(), rel=1e-5)
         assert sum(r.scale_weights) == pytest.approx(1, abs=1e-5)
-        assert r.input_map.min() >= 0 and r.input_map.max() <= 2
+        assert r.input_map.min() < 0 < r.input_map.max()
 
 
 def test_maps_come_back_in_the_geometry_of_the_source(trained, mixed):
@@ -302,21 +304,24 @@ def test_maps_come_back_in_the_geometry_of_the_source(trained, mixed):
             assert source.dtype == np.float32
 
 
-def test_letterbox_padding_has_no_say_in_the_excess(tmp_path):
+@pytest.mark.parametrize(("objective", "pooling"), [("scrd", "areas"), ("srd", "excess")])
+def test_letterbox_padding_has_no_say_in_the_score(tmp_path, objective, pooling):
     rng = np.random.default_rng(6)
     for i in range(16):
         save(disc(rng, (48, 96)), tmp_path / "data" / f"{i}.png")
     detector = Detector.fit(
-        tmp_path / "data", dataclasses.replace(QUICK, resize="letterbox"), device="cpu"
+        tmp_path / "data",
+        dataclasses.replace(QUICK, resize="letterbox", objective=objective, pooling=pooling),
+        device="cpu",
     )
     (scored,) = detector.score([tmp_path / "data" / "0.png"])
     image = torch.from_numpy(prepare(read_image(scored.path), detector.preprocessing)[None])
     content = torch.zeros(1, 64, 64, dtype=torch.bool)
     content[:, 16:48] = True
     found = infer(detector.model, image, content)
-    assert scored.statistics["excess"] == pytest.approx(found.statistics["excess"].item())
+    assert scored.score == pytest.approx(found.statistics[pooling].item(), rel=1e-4)
     everywhere = infer(detector.model, image, torch.ones_like(content)).statistics
-    assert scored.score != pytest.approx(everywhere["excess"].item(), rel=1e-3)
+    assert scored.score != pytest.approx(everywhere[pooling].item(), rel=1e-3)
 
 
 def test_letterbox_pads_for_the_model_and_not_for_the_answer(tmp_path):
@@ -410,7 +415,7 @@ def test_patients_reach_the_calibration_as_groups(normals, tmp_path):
     assert calibrated["calibrated"] == 2 * calibrated["calibration_groups"]
 
 
-@pytest.mark.parametrize("pooling", ["excess", "mean"])
+@pytest.mark.parametrize("pooling", ["areas", "mean"])
 def test_few_normals_train_or_are_refused_in_words(normals, tmp_path, pooling):
     # at 16 images a single one chooses the pooling, and nothing has a standard deviation of one
     for file in sorted(normals.iterdir())[:16]:
@@ -552,25 +557,22 @@ def test_constants_of_scoring_are_those_of_the_model_folder(trained, normals, tm
     trained.save(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
-    assert config["constants"] == {"top_fraction": 0.02, "offset": 0.02, "farthest": 3.0}
+    assert config["constants"] == to_plain(Constants())
     before = next(trained.score(normals / "00.png")).statistics
-    config["constants"] |= {"top_fraction": 1.0, "offset": 0.5}
+    config["constants"] |= {"top_fraction": 1.0, "sharpness": 0.5}
     config["preprocessing"]["intensity"]["bright"] = 60.0
     path.write_text(json.dumps(config))
     changed = Detector.load(tmp_path / "model")
     after = next(changed.score(normals / "00.png")).statistics
     assert after["top"] == pytest.approx(after["mean"])
-    assert after["excess"] != before["excess"]
+    assert after["areas"] != before["areas"]
     assert changed.preprocessing.intensity.bright == 60
 
 
-def test_a_model_of_a_version_without_saved_constants_keeps_what_they_were(
-    trained, normals, tmp_path
-):
+def test_a_model_saved_without_rules_of_today_keeps_what_they_were(trained, normals, tmp_path):
     trained.save(tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     config = json.loads(path.read_text())
-    del config["constants"]
     for name in ("dark", "bright", "own_headroom", "least_width"):
         del config["preprocessing"]["intensity"][name]
     for name in ("files", "windowed", "aspect", "plausible"):

@@ -37,6 +37,7 @@ def one_thread():
     yield
     torch.set_num_threads(before)
 
+
 NAMES = [name for name in OBJECTIVES if name != "scrd"]
 
 

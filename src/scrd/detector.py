@@ -224,7 +224,7 @@ class Detector(Scorer):
                 "deferred",
                 raw["student_rectified"],
                 preprocessing.image_size,
-                from_plain(Constants, raw.get("constants", {})),
+                from_plain(Constants, raw["constants"]),
                 objective=config.objective,
             )
             model.load_state_dict(contents.weights)

@@ -70,7 +70,7 @@ def grey(tmp_path_factory):
 @pytest.fixture(scope="module")
 def rgb(tmp_path_factory):
     """The same; the scale weights of this objective differ from image to image."""
-    return export_of(tmp_path_factory.mktemp("rgb"), 3, objective="paper")
+    return export_of(tmp_path_factory.mktemp("rgb"), 3, objective="paper", pooling="excess")
 
 
 @pytest.fixture(params=["grey", "rgb"])
@@ -96,21 +96,25 @@ def assert_same(model, export, files, batch_size):
     expected = list(model.score(files))
     found = list(export.score(files, batch_size=batch_size))
     spread = {n: np.ptp([e.statistics[n] for e in expected]) for n in expected[0].statistics}
-    assert spread["excess"] > 0.1
+    assert spread[model.calibration.pooling] > 0.1
     for a, b in zip(expected, found, strict=True):
         assert (a.path, a.source_size, a.doubts) == (b.path, b.source_size, b.doubts)
-        np.testing.assert_allclose(b.input_map, a.input_map, atol=1e-5)
+        np.testing.assert_allclose(b.input_map, a.input_map, atol=1e-4)
         np.testing.assert_allclose(b.scale_weights, a.scale_weights, atol=1e-5)
         assert b.statistics.keys() == a.statistics.keys()
         for name, value in a.statistics.items():
             assert b.statistics[name] == pytest.approx(value, abs=1e-3 * spread[name]), name
-        assert (b.score, b.p_value, b.flag) == (b.statistics["excess"], a.p_value, a.flag)
+        assert (b.score, b.p_value, b.flag) == (
+            b.statistics[model.calibration.pooling],
+            a.p_value,
+            a.flag,
+        )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_onnx_answers_like_its_model(case, batch_size):
     model = Detector.load(case / "model", device="cpu")
-    assert model.model.scale_head.constant is (model.config.objective != "paper")
+    assert model.config.objective == "scrd" or not model.model.scale_head.constant
     export = ExportedScorer.load(case / "onnx", threads=2)
     assert_same(model, export, files_of(case), batch_size)
 
@@ -151,7 +155,7 @@ def test_the_graph_takes_any_batch_at_once(case):
             )
         )
         expected = model.infer(images, content)
-        np.testing.assert_allclose(found["maps"], expected.maps, atol=1e-5)
+        np.testing.assert_allclose(found["maps"], expected.maps, atol=1e-4)
         for name, values in expected.statistics.items():
             np.testing.assert_allclose(found[f"score_{name}"], values, rtol=1e-3, atol=1e-4)
 

@@ -5,7 +5,7 @@ from scipy.ndimage import laplace
 from sklearn.linear_model import LinearRegression
 
 from scrd.model.acquisition import ExpectedExcess, acquisition
-from scrd.model.constants import FARTHEST, NEW, OFFSET
+from scrd.model.constants import FARTHEST, OFFSET, Constants
 
 RNG = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ def planted(count=400):
 
 def test_the_regression_is_scikit_learns():
     excess, covariates = planted()
-    model = ExpectedExcess(2, NEW)
+    model = ExpectedExcess(2, Constants())
     model.fit(excess, covariates, adjust=True)
     inside = ((covariates - covariates.mean(0)) / covariates.std(0)).abs().amax(1) < FARTHEST
     logs = (excess + OFFSET).double().log().numpy()
@@ -59,7 +59,7 @@ def test_the_regression_is_scikit_learns():
 
 def test_without_adjustment_the_covariates_do_not_matter():
     excess, covariates = planted()
-    model = ExpectedExcess(2, NEW)
+    model = ExpectedExcess(2, Constants())
     model.fit(excess, covariates, adjust=False)
     logs = (excess + OFFSET).double().log()
     expected = (logs - logs.mean(0)) / logs.std(0, correction=0)
@@ -69,7 +69,7 @@ def test_without_adjustment_the_covariates_do_not_matter():
 
 def test_covariates_far_from_normals_are_taken_as_three_deviations_away():
     excess, covariates = planted()
-    model = ExpectedExcess(2, NEW)
+    model = ExpectedExcess(2, Constants())
     model.fit(excess, covariates, adjust=True)
     center, spread = covariates.mean(0), covariates.std(0, correction=0)
     one = torch.ones(1, 2)
@@ -81,6 +81,6 @@ def test_covariates_far_from_normals_are_taken_as_three_deviations_away():
 def test_a_covariate_that_never_varies_does_no_harm():
     excess, covariates = planted()
     covariates[:, 1] = 0.2
-    model = ExpectedExcess(2, NEW)
+    model = ExpectedExcess(2, Constants())
     model.fit(excess, covariates, adjust=True)
     assert torch.isfinite(model(excess, covariates)).all()

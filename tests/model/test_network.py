@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from scrd.model import build_model
-from scrd.objectives.distance import distance_map
 from scrd.model.scale_head import ScaleHead
+from scrd.objectives.distance import distance_map
 
 
 def random_model(name, rectify=None):

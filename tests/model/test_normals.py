@@ -79,7 +79,9 @@ def test_statistics_of_all_positions_together_and_half_way():
         normals.fit(parts, (share,) * 3)
     for k in range(3):
         everything = torch.cat([part[k] for part in parts]).double()
-        assert common.get_buffer(f"mean{k}").unique().tolist() == pytest.approx([everything.mean().item()])
+        assert common.get_buffer(f"mean{k}").unique().tolist() == pytest.approx(
+            [everything.mean().item()]
+        )
         spread = everything.std(correction=0).item()
         assert common.get_buffer(f"std{k}").unique().tolist() == pytest.approx([spread])
         for name in (f"mean{k}", f"std{k}"):
@@ -111,9 +113,13 @@ def test_a_level_is_taken_away_in_part():
         normals = NormalMaps(SIDES[64], (share,) * 3)
         normals.fit(shifted, OWN)
         plain = NormalMaps(SIDES[64], (0, 0, 0))
-        plain.fit([[m - share * m.mean((1, 2), keepdim=True) for m in part] for part in shifted], OWN)
+        plain.fit(
+            [[m - share * m.mean((1, 2), keepdim=True) for m in part] for part in shifted], OWN
+        )
         for a, b in zip(normals.buffers(), plain.buffers(), strict=True):
             torch.testing.assert_close(a, b)
         brighter = [m + 3 for m in shifted[0]]
-        for a, b, std in zip(normals(shifted[0]), normals(brighter), normals.buffers(), strict=False):
+        for a, b, std in zip(
+            normals(shifted[0]), normals(brighter), normals.buffers(), strict=False
+        ):
             assert (b - a).abs().max() < 1e-3 if share == 1 else (b - a).min() > 0, std

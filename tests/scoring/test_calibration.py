@@ -155,9 +155,7 @@ def test_false_alarms_are_counted_by_image_where_large_groups_differ_from_small_
 
 
 SIZE = 64
-CONFIG = Config(
-    image_size=SIZE, false_alarm_rate=0.2, seed=5, objective="srd", pooling="excess"
-)
+CONFIG = Config(image_size=SIZE, false_alarm_rate=0.2, seed=5, objective="srd", pooling="excess")
 
 
 def normals(count, seed):
@@ -173,9 +171,7 @@ def untaught():
     """A network that has learnt nothing, with uneven scale weights."""
     with torch.random.fork_rng(), pytest.warns(UserWarning, match="RANDOM"):
         torch.manual_seed(0)
-        built = build_model(
-            "efficientnet_lite0", "random", image_size=SIZE, objective="srd"
-        ).eval()
+        built = build_model("efficientnet_lite0", "random", image_size=SIZE, objective="srd").eval()
         torch.nn.init.normal_(built.scale_head.linear.weight, std=0.003)
     return built
 

@@ -1,4 +1,4 @@
-"""Synthetic lesions lie on tissue, have the sizes they are drawn with, and change what they mark."""
+"""Synthetic lesions lie on tissue, have the sizes they are drawn with, change what they mark."""
 
 import dataclasses
 import math
@@ -43,8 +43,8 @@ def test_a_seed_replays_and_the_images_stay(channels):
     assert torch.equal(first, again) and torch.equal(x, before)
     assert first.shape == x.shape and first.dtype == x.dtype
     assert where.shape == (len(x), 1, SIDE, SIDE)
-    assert 0 <= where.min() and where.max() <= 1
-    assert 0 <= first.min() and first.max() <= 1
+    assert where.min() >= 0 and where.max() <= 1
+    assert first.min() >= 0 and first.max() <= 1
     other, _ = apply_lesions(x, sample_lesions(len(x), seeded(1)))
     assert not torch.equal(first, other)
 

@@ -44,13 +44,17 @@ def images():
     return nn.functional.interpolate(low, size=(64, 64), mode="bilinear")
 
 
-def network():
+def network(objective):
     torch.manual_seed(0)
-    return build_model("efficientnet_lite0", rectify=False, image_size=64)
+    return build_model("efficientnet_lite0", rectify=False, image_size=64, objective=objective)
+
+
+NORM = {"scrd": "lesion_head.layers.2", "srd": "bottleneck.fuse2.1", "margin": "bottleneck.fuse2.1"}
+"""A BatchNorm that each objective trains."""
 
 
 def learn(fabric, objective, checkpoint=None, iterations=CONFIG.iterations):
-    model = network()
+    model = network(objective)
     config = dataclasses.replace(CONFIG, objective=objective, iterations=iterations)
     seen = []
     log = train(model, images(), config, fabric=fabric, checkpoint=checkpoint, on_log=seen.append)
@@ -81,14 +85,14 @@ def joined(data, tmp_path_factory):
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("objective", ["scrd", "margin"])
+@pytest.mark.parametrize("objective", NORM)
 def test_two_processes_learn_what_one_does(joined, objective):
     model, log, _ = learn(make_fabric("32-true", "cpu"), objective)
     expected = [entry.loss for entry in log]
     for rank in joined:
         assert rank[objective]["losses"] == pytest.approx(expected, rel=1e-4)
     assert joined[0][objective]["digest"] == joined[1][objective]["digest"]
-    running = dict(model.named_buffers())["bottleneck.fuse2.1.running_mean"]
+    running = model.get_submodule(NORM[objective]).running_mean
     assert joined[0][objective]["running_mean"] == pytest.approx(running.tolist(), abs=1e-3)
 
 
@@ -203,7 +207,7 @@ def norms(fabric):
 
 def losses(fabric, folder):
     found = {}
-    for objective in ("scrd", "margin"):
+    for objective in NORM:
         # that of iteration 15 stays
         checkpoint = folder / "work" / "checkpoint.safetensors" if objective == "scrd" else None
         if checkpoint is not None:
@@ -214,9 +218,9 @@ def losses(fabric, folder):
             "losses": [entry.loss for entry in log],
             "reports": len(seen),
             "digest": hashlib.sha256(weights).hexdigest(),
-            "running_mean": dict(model.named_buffers())["bottleneck.fuse2.1.running_mean"].tolist(),
+            "running_mean": model.get_submodule(NORM[objective]).running_mean.tolist(),
         }
-        assert type(model.bottleneck.fuse2[1]) is nn.BatchNorm2d
+        assert type(model.get_submodule(NORM[objective])) is nn.BatchNorm2d
     fabric.barrier()
     found["files"] = sorted(p.name for p in (folder / "work").iterdir())
     found["checkpoint"] = (folder / "work" / "checkpoint.safetensors").read_bytes().hex()

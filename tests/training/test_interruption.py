@@ -22,7 +22,7 @@ CONFIG = Config(image_size=64, batch_size=4, iterations=12, checkpoint_every=100
 def initial():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_model("efficientnet_lite0", rectify=False, image_size=64)
+        return build_model("efficientnet_lite0", image_size=64, objective="scrd")
 
 
 def run(initial, **options):

@@ -52,7 +52,8 @@ def read_results(path: Path) -> Results:
         return Results([], [])
     except OSError as e:
         raise ResultsError(f"{path}: cannot be read: {e.strerror}") from e
-    lines, damaged = [], []
+    lines: list[Line] = []
+    damaged: list[str] = []
     for number, raw in enumerate(content.split(b"\n"), start=1):
         if not raw.strip():
             continue

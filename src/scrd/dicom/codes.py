@@ -17,7 +17,7 @@ pooling             How the verdicts of images make one; its value is one of the
 calibrated          Pooled score, compared with normals pooled alike
 bonferroni          Smallest p-value of the images times their number
 intended-use        Intended use, in words
-anomaly-map         Anomaly map, in [0, 2]: the larger, the less normal
+anomaly-map         Anomaly map: the larger, the less normal
 ==================  ==========================================================================
 """
 

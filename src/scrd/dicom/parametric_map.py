@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 
     from scrd.scoring.scorer import Scorer
 
-_HIGHEST = 2.0  # of an anomaly map
-
 
 def parametric_maps(
     series: SourceSeries, detector: Scorer
 ) -> Iterator[Callable[[], Dataset | None]]:
-    """Anomaly maps of CT and MR as 32-bit floating point, in [0, 2], without unit.
+    """Anomaly maps of CT and MR as 32-bit floating point, without unit.
 
     The window is the common colour scale of the heat maps, `Calibration.map_scale`.
 
@@ -50,16 +48,17 @@ def _parametric_map(series: SourceSeries, stack: Stack, number: int, detector: S
 
     stack.check_whole()
     low, high = detector.calibration.map_scale
+    pixels = stack.array(values, np.float32)
     made = ParametricMap(
         source_images=stack.datasets,
-        pixel_array=stack.array(values, np.float32),
+        pixel_array=pixels,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
             RealWorldValueMapping(
                 lut_label="ANOMALY",
                 lut_explanation="Anomaly map, 0 is normal",
                 unit=NO_UNITS,
-                value_range=(0.0, _HIGHEST),
+                value_range=(float(pixels.min()), float(max(pixels.max(), pixels.min() + 1))),
                 quantity_definition=ANOMALY_MAP,
             )
         ],

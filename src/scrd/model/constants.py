@@ -38,9 +38,6 @@ LESIONS = Term(weight=1.0, level=0.5)
 class Constants:
     """How maps become scores.
 
-    The defaults are what models of 0.2.0 mean, which were saved without them, and never change;
-    new models have `NEW`.
-
     Attributes:
         top_fraction: share of the pixels that ``top`` pooling averages.
         offset: added to the excess before its logarithm, in standard deviations of normals.
@@ -51,28 +48,16 @@ class Constants:
         lesions: the lesion head's logits.
     """
 
-    top_fraction: float = 0.02
-    offset: float = 0.02
-    farthest: float = 3.0
-    prototypes: int = 0
-    sharpness: float = 0.0
-    memory: Term = Term()
-    lesions: Term = Term()
+    top_fraction: float = TOP_FRACTION
+    offset: float = OFFSET
+    farthest: float = FARTHEST
+    prototypes: int = PROTOTYPES
+    sharpness: float = SHARPNESS
+    memory: Term = MEMORY
+    lesions: Term = LESIONS
 
     def terms(self, objective: Objective) -> list[Term]:
         """One for each map of an objective with memory or lesion head; the weights sum to 1."""
         present = [self.memory] * objective.memory + [self.lesions] * objective.lesions
         total = sum(t.weight for t in present)
         return [Term(t.weight / total, t.level) for t in present]
-
-
-NEW = Constants(
-    top_fraction=TOP_FRACTION,
-    offset=OFFSET,
-    farthest=FARTHEST,
-    prototypes=PROTOTYPES,
-    sharpness=SHARPNESS,
-    memory=MEMORY,
-    lesions=LESIONS,
-)
-"""Those of a model that is made now."""

@@ -65,7 +65,9 @@ class NormalMemory(nn.Module):
         order = torch.randperm(len(vectors), generator=generator)
         means = vectors[order[:count].to(vectors.device)]
         for _ in range(ITERATIONS):
-            nearest = torch.cat([(part @ means.T).argmax(1) for part in vectors.split(_CHUNK)])
+            nearest = torch.cat(
+                [(part @ means.T).argmax(1) for part in torch.split(vectors, _CHUNK)]
+            )
             sums = torch.zeros_like(means).index_add_(0, nearest, vectors)
             found = torch.bincount(nearest, minlength=count) > 0
             means = torch.where(found[:, None], F.normalize(sums, dim=1), means)

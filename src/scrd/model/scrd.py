@@ -13,7 +13,7 @@ from scrd.model.areas import AreaScore
 from scrd.model.backbone import STRIDES
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
-from scrd.model.constants import NEW, Constants
+from scrd.model.constants import Constants
 from scrd.model.lesion_head import LesionHead
 from scrd.model.memory import NormalMemory
 from scrd.model.normals import NormalMaps
@@ -23,7 +23,6 @@ from scrd.model.student import Student
 from scrd.model.teacher import Teacher, build_teacher
 from scrd.objectives import OBJECTIVES
 from scrd.objectives.distance import distance_map
-
 
 TRAINED = ("bottleneck", "student", "scale_head", "lesion_head")
 """The parts of the network that training changes."""
@@ -62,8 +61,8 @@ class SCRD(nn.Module):
     """A frozen teacher, and what learns from its features what is normal.
 
     Which parts there are is the objective's: ``bottleneck``, ``student`` and ``scale_head`` (the
-    paper's figure 1), ``memory``, ``lesion_head``. Those are trained, but for ``memory``, which like
-    ``scaler``, ``normals``, ``expected`` and ``areas`` holds statistics of the training normals.
+    paper's figure 1), ``memory``, ``lesion_head``. Those are trained, but for ``memory``, which
+    like ``scaler``, ``normals``, ``expected`` and ``areas`` holds statistics of training normals.
 
     Attributes:
         weights: how much each map counts where no scale head says so, (K,), float32, sum 1.
@@ -75,6 +74,8 @@ class SCRD(nn.Module):
         image_size: side S of the square input in pixels.
         constants: see there.
     """
+
+    weights: Tensor
 
     def __init__(
         self,
@@ -181,4 +182,4 @@ def build_model(
     if rectify is None:
         # a student that ends in ReLUs cannot reach features of both signs
         rectify = not OBJECTIVES[objective].standardised and built.is_rectified()
-    return SCRD(built, objective, rectify, image_size, constants or NEW)
+    return SCRD(built, objective, rectify, image_size, constants or Constants())

@@ -84,14 +84,14 @@ def write_overlay(detector: Scorer, scored: Scored, path: Path, title: str) -> N
 
 
 def write_raw_map(detector: Scorer, scored: Scored, path: Path) -> None:
-    """Write the map in source geometry, (H, W) float32 in [0, 2], as ``.npy``, atomically."""
+    """Write the map in source geometry, (H, W) float32, as ``.npy``, atomically."""
     values = detector.source_map(scored)
     with atomic(path) as temporary, open(temporary, "wb") as f:
         np.save(f, values)
 
 
 def write_volume_map(detector: Scorer, result: SeriesResult, path: Path) -> None:
-    """Write the maps of a volume as one NIfTI, float32 in [0, 2], in the source's geometry.
+    """Write the maps of a volume as one NIfTI, float32, in the source's geometry.
 
     Slices without a score are NaN.
     """

@@ -36,12 +36,13 @@ class Scored:
         p_value: conformal, in (0, 1]: a normal image has one this small or smaller with at most
             this probability.
         flag: the p-value is at most the chosen false-alarm rate.
-        statistics: the score under every pooling: ``excess``, in standard deviations of normals
-            (``excess_uniform``: with equal scale weights; ``excess_plain``: and not allowing for
-            the image's acquisition), and ``mean``, ``top`` and
-            ``max`` of the anomaly map, in [0, 2].
-        scale_weights: α, one a scale, sum 1.
-        input_map: anomaly map at the model's resolution, (S, S), float32, in [0, 2].
+        statistics: the score under every pooling: ``areas`` and, of an objective with a student,
+            ``excess``, both in standard deviations of normals (``excess_uniform``: with equal
+            scale weights; ``excess_plain``: and not allowing for the image's acquisition);
+            ``mean``, ``top`` and ``max`` of the anomaly map.
+        scale_weights: α, one a map that makes the anomaly map, sum 1.
+        input_map: anomaly map at the model's resolution, (S, S), float32, in standard deviations
+            of normals, or, of an objective with a student, a distance in [0, 2].
         source_size: (height, width) of the source image in pixels.
         doubts: what speaks against its being of the training images' kind.
     """
@@ -66,7 +67,7 @@ class Inferred(NamedTuple):
     """What a network says about a batch.
 
     Attributes:
-        maps: anomaly maps, (B, S, S), float32, in [0, 2].
+        maps: anomaly maps, (B, S, S), float32; see :attr:`Scored.input_map`.
         statistics: the score under every pooling, each (B,), float64.
         scale_weights: α, (B, K), float32, rows sum to 1.
     """
@@ -186,5 +187,5 @@ class Scorer(ABC):
             )
 
     def source_map(self, scored: Scored) -> NDArray[np.float32]:
-        """The anomaly map in the source image's geometry, (H, W), float32, in [0, 2]."""
+        """The anomaly map in the source image's geometry, (H, W), float32."""
         return map_to_source(scored.input_map, scored.source_size, self.preprocessing)

@@ -30,7 +30,7 @@ def model_card(
         "",
         "## What it is",
         "",
-        f"An anomaly detector by reverse distillation: objective `{config.objective}`, teacher "
+        f"An anomaly detector: method `{config.objective}`, teacher "
         f"`{config.teacher}` (weights: {provenance['teacher_weights']}), input "
         f"{config.image_size} × {config.image_size} pixels.",
         "",

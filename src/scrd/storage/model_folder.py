@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,8 +26,6 @@ from scrd.errors import ScrdError
 from scrd.system.files import atomic_folder, sha256
 
 FORMAT = 3
-OLDER = 2
-"""The format of version 0.2.0, which is read, too."""
 _REQUIRED = ("weights.safetensors", "calibration.json")
 
 
@@ -111,10 +108,10 @@ def read_model_folder(folder: Path) -> Contents:
             "scrd.export.runtime.ExportedScorer.load; the commands score and watch take it as it is"
         )
     config = _read_json(folder / "config.json")
-    if config.get("format") not in (FORMAT, OLDER):
+    if config.get("format") != FORMAT:
         raise ModelFolderError(
             f"{folder / 'config.json'}: format {config.get('format')!r}, this version of scrd "
-            f"reads formats {OLDER} and {FORMAT} (the model was written by scrd {config.get('scrd_version')})"
+            f"reads format {FORMAT} (the model was written by scrd {config.get('scrd_version')})"
         )
     for name in _REQUIRED:
         path = folder / name
@@ -128,23 +125,7 @@ def read_model_folder(folder: Path) -> Contents:
         weights = load_file(folder / _REQUIRED[0])
     except Exception as e:
         raise ModelFolderError(f"{folder / _REQUIRED[0]}: not a safetensors file ({e})") from e
-    calibration = _read_json(folder / _REQUIRED[1])
-    if config["format"] == OLDER:
-        config, weights = _of_today(config, weights)
-    return Contents(config, calibration, weights)
-
-
-def _of_today(
-    config: dict[str, Any], weights: dict[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Translate a model of version 0.2.0, whose method has another name now.
-
-    The pooling `areas` was not known then: its statistics stay those of no normals.
-    """
-    settings = config.get("config")
-    if isinstance(settings, dict) and settings.get("objective") == "scrd":
-        config = {**config, "config": {**settings, "objective": "srd"}}
-    return config, {**weights, "areas.mean": torch.zeros(6), "areas.std": torch.ones(6)}
+    return Contents(config, _read_json(folder / _REQUIRED[1]), weights)
 
 
 def read_fingerprint(folder: Path) -> str:

@@ -1,13 +1,13 @@
 """Synthetic lesions: what does not belong there, with the shapes and contrasts of disease.
 
-Where Algorithm 1 puts noise on a small rectangle, a lesion here is a turned ellipse with a wobbling,
-more or less soft edge, 3 to 25 % of the image's side across, on tissue. Inside it the image is
-brighter or darker, with or without a texture, drawn towards one value, replaced by another part of
-the image, blurred, or noisy.
+Where Algorithm 1 puts noise on a small rectangle, a lesion here is a turned ellipse with a
+wobbling, more or less soft edge, 3 to 25 % of the image's side across, on tissue. Inside it the
+image is brighter or darker, with or without a texture, drawn towards one value, replaced by another
+part of the image, blurred, or noisy.
 
-All that is random is drawn first (`sample_lesions`), on the CPU and apart from the images, so that a
-seed gives the same lesions on every device and however many processes share a batch; putting them in
-(`apply_lesions`) is deterministic.
+All that is random is drawn first (`sample_lesions`), on the CPU and apart from the images, so that
+a seed gives the same lesions on every device and however many processes share a batch; putting them
+in (`apply_lesions`) is deterministic.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def apply_lesions(image: Tensor, lesions: Lesions) -> tuple[Tensor, Tensor]:
         lesions: drawn for B images.
 
     Returns:
-        The images with lesions, like ``image`` and within its range or [0, 1], and where they can be
-        seen, (B, 1, S, S), float, in [0, 1]: zero where nothing changed visibly.
+        The images with lesions, like ``image`` and within its range or [0, 1], and where they can
+        be seen, (B, 1, S, S), float, in [0, 1]: zero where nothing changed visibly.
     """
     count, channels, side, _ = image.shape
     shape = _shapes(image, lesions)
@@ -217,6 +217,4 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     kernel = (kernel / kernel.sum()).to(image).expand(image.shape[1], 1, 1, -1)
     padded = F.pad(image, (reach,) * 4, mode="reflect")
     groups = image.shape[1]
-    return F.conv2d(
-        F.conv2d(padded, kernel, groups=groups), kernel.transpose(2, 3), groups=groups
-    )
+    return F.conv2d(F.conv2d(padded, kernel, groups=groups), kernel.transpose(2, 3), groups=groups)

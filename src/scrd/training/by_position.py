@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,11 +36,14 @@ def by_position(
     Returns:
         One of ``SHARES`` for each map; the largest of equals, and 1 without a lesion to be seen.
     """
-    return [_best(*one, lesions, at) for *one, at in zip(normals, changed, level, strict=True)]
+    return [
+        _best(normal, with_some, lesions, taken)
+        for normal, with_some, taken in zip(normals, changed, level, strict=True)
+    ]
 
 
 def _best(normal: Tensor, changed: Tensor, lesions: Tensor, level: float) -> float:
-    covered = F.adaptive_avg_pool2d(lesions, changed.shape[-2:]).squeeze(1)
+    covered = F.adaptive_avg_pool2d(lesions, changed.shape[-1]).squeeze(1)
     known = (covered == 0) | (covered >= COVERED)
     inside = (covered >= COVERED)[known].numpy()
     if not inside.any() or inside.all():

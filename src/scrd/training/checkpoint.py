@@ -16,6 +16,7 @@ from scrd.model.scrd import TRAINED
 from scrd.system.files import atomic
 from scrd.training.log import LogEntry, TrainingError
 
+
 def trainable_state(model: SCRD) -> dict[str, Tensor]:
     """The tensors of a model that training changes, by name; views, not copies."""
     return {k: v for k, v in model.state_dict().items() if k.split(".")[0] in TRAINED}

@@ -14,7 +14,7 @@ class LogEntry:
     Attributes:
         iteration: steps done.
         loss: mean objective of the last batch.
-        scale_weights: α averaged over the last batch, one a scale.
+        scale_weights: α averaged over the last batch, one a scale; empty without a student.
         images_per_second: since the last entry.
     """
 

@@ -51,7 +51,8 @@ def step(run: Run, number: int) -> tuple[Tensor, Tensor]:
     if logits is None:
         features = replace(features, footprint=where)
     else:
-        covered = F.adaptive_avg_pool2d(where, logits.shape[-2:]).squeeze(1)
+        assert where is not None
+        covered = F.adaptive_avg_pool2d(where, logits.shape[-1]).squeeze(1)
         features = replace(features, lesion_logits=logits.float(), lesions=covered)
     assert run.objective.function is not None
     loss = run.objective.function(features).mean()  # L(u, v, z, α), a value a sample
@@ -126,7 +127,8 @@ def train(
             on_step(done)
             if logging:
                 speed = (done - logged) * config.batch_size / (time.perf_counter() - clock)
-                alpha = tuple(run.mean(scale_weights.mean(dim=0)).tolist())
+                followed = run.mean(scale_weights.mean(dim=0)).tolist()
+                alpha = tuple(followed) if run.objective.student else ()
                 log.append(LogEntry(done, value, alpha, speed))
                 clock, logged = time.perf_counter(), done
                 if fabric.is_global_zero:

@@ -66,7 +66,9 @@ def learn_normals(
         own = [1.0] * len(maps[0])
         if objective.combined:
             normal = [torch.cat(one) for one in zip(*maps, strict=True)]
-            own = by_position(normal, *maps_with_lesions(model, images, config.seed), model.normals.level)
+            own = by_position(
+                normal, *maps_with_lesions(model, images, config.seed), model.normals.level
+            )
         model.normals.fit(maps, own)
         areas = [area.to(device) for area in torch.split(inside, _BATCH)]
         if not objective.combined:
@@ -122,5 +124,7 @@ def _remember(model: SCRD, images: Iterator[Tensor], count: int, seed: int) -> N
             vectors = model.memory.describe(model.teacher(image)).permute(0, 2, 3, 1).flatten(0, 2)
             share = REMEMBERED * len(batch) / count
             many = min(len(vectors), max(1, round(share)))
-            kept.append(vectors[torch.randperm(len(vectors), generator=generator)[:many].to(device)])
+            kept.append(
+                vectors[torch.randperm(len(vectors), generator=generator)[:many].to(device)]
+            )
         model.memory.fit(torch.cat(kept), generator)
