@@ -4,7 +4,7 @@
     python benchmarks/choose_constants.py choose MAPS
 
 `collect` trains a detector a set and seed with the budget `cpu` and keeps the network's maps of
-training normals, of some with lesions, and of test images. `choose` tries every candidate on them. The
+training normals, of some with lesions, and of test images. `choose` tries every candidate. The
 candidates are in this file. For each set the candidate is taken that does best on the *other* sets;
 what it then reaches on the set itself is what the choice is worth. The candidate that does best on
 all sets is what `scrd.model.constants` states.
@@ -85,7 +85,6 @@ def collect(data: Path, out: Path, sets: Sequence[str], seeds: Sequence[int]) ->
             "normal": maps(
                 spread(torch.from_numpy(material.prepared.fitting.images), STATISTICS_IMAGES)
             ),
-            "held": maps(torch.from_numpy(material.prepared.calibrating.images)),
             "test": maps(torch.from_numpy(material.test.stack.images)),
             "labels": torch.tensor([r.label for r in material.test.records]),
         }

@@ -64,10 +64,10 @@ VARIANTS = (
     Variant("scrd", "margin"),
     Variant("scrd", "margin", cached=True),
     Variant("scrd", "margin", cached=True, precision="bf16-mixed"),
-    Variant("yardstick", "scrd"),
-    Variant("scrd", "scrd"),
-    Variant("scrd", "scrd", cached=True),
-    Variant("scrd", "scrd", cached=True, precision="bf16-mixed"),
+    Variant("yardstick", "srd"),
+    Variant("scrd", "srd"),
+    Variant("scrd", "srd", cached=True),
+    Variant("scrd", "srd", cached=True, precision="bf16-mixed"),
 )
 
 
@@ -222,13 +222,13 @@ def account(teacher: str, threads: int, repeats: int) -> None:
     clean = model.encode(image)
     trained = [p for n, p in model.named_parameters() if not n.startswith("teacher")]
     optimizer = torch.optim.Adam(trained)
-    objective = OBJECTIVES["scrd"].function
+    objective = OBJECTIVES["srd"].function
 
     with torch.no_grad():
         embedding = model.bottleneck(clean)
 
     def forward() -> Tensor:
-        student, alpha = model.reconstruct(clean)
+        student, alpha, _ = model.reconstruct(clean)
         return objective(StepFeatures(clean, student, (), alpha, None)).mean()
 
     def both() -> None:

@@ -89,7 +89,7 @@ def train_plainly(
             noise_seconds += time.perf_counter() - before
             noisy = model.encode(noisy_image)
         clean = model.encode(image)
-        student, scale_weights = model.reconstruct(clean)
+        student, scale_weights, _ = model.reconstruct(clean)
         if chosen.contrastive:
             model.reconstruct(noisy)
         features = StepFeatures(clean, student, noisy, scale_weights, footprint)

@@ -50,7 +50,7 @@ def test_transformer_scores_the_same_loaded_and_exported(teacher, data, tmp_path
     from scrd.export.make import export_model
 
     parity = export_model(tmp_path / "model", tmp_path / "onnx", data)
-    assert parity.map_difference < 1e-4
+    assert parity.map_difference < 5e-4
 
 
 @pytest.fixture

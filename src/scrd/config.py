@@ -126,8 +126,8 @@ class Config:
         )
         _require(
             self.pooling != "excess" or self.objective not in _COMBINED,
-            f"excess pools the distances of a student, and {self.objective} has none: choose areas, "
-            "mean, top or max, or another objective",
+            f"excess pools the distances of a student, and {self.objective} has none: choose "
+            "areas, mean, top or max, or another objective",
         )
         _require(
             self.acquisition in ("auto", "adjust", "ignore"),

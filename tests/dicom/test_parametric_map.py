@@ -30,7 +30,9 @@ def test_a_value_means_itself(tmp_path):
     shared = pydicom.dcmread(outcome.path).SharedFunctionalGroupsSequence[0]
     (mapping,) = shared.RealWorldValueMappingSequence
     assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
-    assert mapping.DoubleFloatRealWorldValueLastValueMapped == 2
+    pixels = np.frombuffer(pydicom.dcmread(outcome.path).FloatPixelData, dtype=np.float32)
+    assert mapping.DoubleFloatRealWorldValueFirstValueMapped == pytest.approx(pixels.min())
+    assert mapping.DoubleFloatRealWorldValueLastValueMapped >= pixels.max()
     (unit,) = mapping.MeasurementUnitsCodeSequence
     assert (unit.CodeValue, unit.CodingSchemeDesignator) == ("1", "UCUM")
     (window,) = shared.FrameVOILUTSequence

@@ -19,9 +19,9 @@ class AreaScore(nn.Module):
     r"""The largest of :math:`(m_q - \mu_q) / \sigma_q`, q in ``SHARES``.
 
     m_q is the mean of the map over that share q of the image in which it is highest; μ_q and σ_q
-    are its mean and standard deviation over normals. A mean over the whole image misses a spot, and a
-    maximum misses what is a little wrong everywhere; in standard deviations of normals they can be
-    compared, and nobody has to say how large lesions are.
+    are its mean and standard deviation over normals. A mean over the whole image misses a spot, and
+    a maximum misses what is a little wrong everywhere; in standard deviations of normals they can
+    be compared, and nobody has to say how large lesions are.
     """
 
     mean: Tensor
