@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from scrd import config
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.objectives.margin import MARGIN
 
@@ -184,7 +185,7 @@ def test_the_names():
     assert those_with("memory") == ["memory", "scrd"]
     assert those_with("standardised") == ["margin", "srd"]
     assert those_with("weighed") == ["margin", "srd"]
-    assert those_with("combined") == ["memory", *WITH_LESIONS]
+    assert those_with("combined") == ["memory", *WITH_LESIONS] == list(config._COMBINED)
     assert OBJECTIVES["memory"].function is None
 
 
