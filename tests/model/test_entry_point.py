@@ -62,6 +62,7 @@ def test_it_takes_no_weights(weights, teacher_package):
         ("class Tiny", "Tiny = dict\n\n\nclass Other", "gives a dict, not an nn.Module"),
         ("channels = (4, 6, 8)", "channels = (4, 6)", "expected 3"),
         ("channels = ", "other = ", "channels"),
+        ("channels = ", "mirrors = 'resnet51'\n    channels = ", "'resnet51', not one of resnet18"),
         ("(4, 8, 16)", "(8, 8, 16)", "shapes [(1, 4, 8, 8)"),
         ("image - 0.5)", "image.double())", "double"),
         ("image - 0.5)", "image).half()", "not float32"),

@@ -141,6 +141,9 @@ _PLANS = {
 }
 _DEFAULT_PLAN = StagePlan(basic_block, 2, (2, 2, 2))
 
+MIRRORED = ("resnet18", *_PLANS)
+"""Backbones whose plan a student can be given by name."""
+
 
 def stage_plan(teacher: str) -> StagePlan:
     """The plan that mirrors the timm backbone ``teacher`` (a tag after a dot is ignored).

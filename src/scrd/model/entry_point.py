@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scrd.model.backbone import STRIDES, Backbone
+from scrd.model.blocks import MIRRORED
 from scrd.model.weights import TeacherError
 
 GROUP = "scrd.teachers"
@@ -24,8 +25,8 @@ def entry_point_backbone(teacher: str, weights: str | None) -> Backbone | None:
     - ``channels``: (C_1, C_2, C_3);
     - ``forward``: from (B, 3, H, W), float32, in [0, 1], H and W multiples of 32, which it
       normalises itself, to three maps (B, C_k, H/s_k, W/s_k), float32, s = 4, 8, 16;
-    - optionally ``mirrors``: the timm backbone whose blocks and depths the student takes, such as
-      ``resnet50``; without it, those of ResNet-18.
+    - optionally ``mirrors``: the backbone whose blocks and depths the student takes, one of
+      :data:`scrd.model.blocks.MIRRORED`; without it, ``resnet18``.
 
     Args:
         teacher: its name.
@@ -52,12 +53,12 @@ def entry_point_backbone(teacher: str, weights: str | None) -> Backbone | None:
     try:
         module = found[0].load()()
         channels = _checked(module)
+        mirrors = _mirrored(module)
     except Exception as e:
         raise TeacherError(
             f"the teacher {teacher} of the package {package} cannot be used: "
             + " ".join(f"{type(e).__name__}: {e}".split())[:400]
         ) from e
-    mirrors = str(getattr(module, "mirrors", "resnet18"))
     return Backbone(module, channels, f"package {package}", mirrors, package=package)
 
 
@@ -69,6 +70,13 @@ def installed(teacher: str) -> bool:
 def _package(entry: EntryPoint) -> str:
     """Name and version of the distribution of an entry point."""
     return entry.module if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+
+
+def _mirrored(module: nn.Module) -> str:
+    mirrors = getattr(module, "mirrors", "resnet18")
+    if mirrors not in MIRRORED:
+        raise ValueError(f"its mirrors is {mirrors!r}, not one of {', '.join(MIRRORED)}")
+    return str(mirrors)
 
 
 def _checked(module: object) -> tuple[int, int, int]:
