@@ -129,6 +129,14 @@ def test_report_says_which_suites_have_no_runs(results, suite_file, tmp_path):
     assert not (tmp_path / "b" / "results").exists()
 
 
+def test_report_leaves_out_and_names_rows_that_were_not_run(results, suite_file, tmp_path):
+    more = '\n[[row]]\nlabel = "Not yet"\nmethod = "paper"\n'
+    suite_file.write_text(suite_file.read_text() + more)
+    bench("report", results, "--suite", suite_file, "--out", tmp_path / "o")
+    page = (tmp_path / "o" / "results.md").read_text(encoding="utf-8")
+    assert "Not run at this budget: Not yet." in page and "| Not yet" not in page
+
+
 def test_report_of_mixed_data_says_so(results, suite_file, tmp_path):
     first, rest = results.read_text().split("\n", 1)
     fingerprint = re.search(r'"fingerprint": "(\w+)"', first)[1]

@@ -54,6 +54,16 @@ class Found:
             seen.add(mine)
         return rows
 
+    def told_rows(self) -> list[Row]:
+        """The rows that a table says something of: with runs, a printed figure or no method."""
+        run = {label for label, _ in self.runs}
+
+        def told(row: Row) -> bool:
+            printed = row.reference or row.reference_megabytes is not None
+            return row.label in run or row.method is None or bool(printed)
+
+        return [row for row in self.suite.rows_of(self.budget) if told(row)]
+
     @property
     def lines(self) -> list[Line]:
         """Every line in use, once."""

@@ -30,7 +30,7 @@ NAMES = {"auroc": "AUROC", "ap": "average precision", "f1": "F1", "acc": "accura
 
 def accuracy_table(found: Found, metric: str) -> str:
     """Rows × data sets in percent, the best of each column in bold."""
-    suite, rows = found.suite, found.suite.rows_of(found.budget)
+    suite, rows = found.suite, found.told_rows()
     several = len(suite.sets) > 1
     columns: list[list[Cell | None]] = [
         [cell(found, row, data, metric) for row in rows] for data in suite.sets
@@ -102,7 +102,7 @@ _COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 def cost_table(found: Found) -> str:
     """Parameters, time and memory, means over the runs."""
-    rows = found.suite.rows_of(found.budget)
+    rows = found.told_rows()
     printed = any(row.reference_megabytes is not None for row in rows)
     body = []
     for row in rows:
