@@ -94,7 +94,7 @@ def _section(found: Found, out: Path) -> list[str]:
         parts.append(f"Parameters, time and memory, means over the runs:\n\n{cost_table(found)}")
     missing = [r.label for r in suite.rows_of(found.budget) if r not in found.told_rows()]
     if missing:
-        parts.append(f"Not run at this budget: {', '.join(missing)}.\n")
+        parts.append(f"Not run at this budget: {'; '.join(missing)}.\n")
     weights = weights_table(found)
     if weights and "alpha" in suite.figures:
         parts.append(f"Mean scale weights α on the test images, finest scale first:\n\n{weights}")
