@@ -92,7 +92,8 @@ def _section(found: Found, out: Path) -> list[str]:
             parts.append(f"{data}, %:\n\n{table_of_set}")
     if suite.costs:
         parts.append(f"Parameters, time and memory, means over the runs:\n\n{cost_table(found)}")
-    missing = [r.label for r in suite.rows_of(found.budget) if r not in found.told_rows()]
+    told = found.told_rows()
+    missing = [row.label for row in suite.rows_of(found.budget) if row not in told]
     if missing:
         parts.append(f"Not run at this budget: {'; '.join(missing)}.\n")
     weights = weights_table(found)
