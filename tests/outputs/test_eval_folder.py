@@ -257,3 +257,14 @@ def test_a_confound_and_a_silent_detector_are_said_loudly(detector, evaluation, 
     harmless = {**evaluation.metrics, "confounds": {"mean": 0.4, "size": 0.6}}
     write_evaluation(tmp_path, detector, dataclasses.replace(evaluation, metrics=harmless))
     assert "One plain number" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_curve_tells_of_scales_where_they_are_drawn(
+    detector, evaluation, tmp_path, monkeypatch
+):
+    for weights in ((), (0.2, 0.3, 0.5)):
+        log = [dataclasses.replace(entry, scale_weights=weights) for entry in detector.log]
+        monkeypatch.setattr(detector, "log", log)
+        write_evaluation(tmp_path, detector, evaluation)
+        page = (tmp_path / "report.html").read_text()
+        assert ("how much each scale counts" in page) == bool(weights)

@@ -17,6 +17,7 @@ from scrd.outputs.tables import Table
 from scrd.report.figures import (
     HISTOGRAM_CAPTION,
     ROC_CAPTION,
+    SCALES_CAPTION,
     TRAINING_CAPTION,
     histogram_figure,
     roc_figure,
@@ -66,7 +67,8 @@ def write_evaluation(
     figures["histogram"] = Figure(HISTOGRAM_CAPTION, histogram)
     if detector.log:
         curve = training_curve([asdict(e) for e in detector.log])
-        figures["training"] = Figure(TRAINING_CAPTION, curve)
+        scales = [SCALES_CAPTION] if detector.log[0].scale_weights else []
+        figures["training"] = Figure(" ".join([TRAINING_CAPTION, *scales]), curve)
     for name, figure in figures.items():
         write_atomically(folder / f"{name}.svg", figure.svg)
     write_report(

@@ -30,8 +30,11 @@ HISTOGRAM_CAPTION = (
     "the better; images to the right of the dashed line are flagged."
 )
 TRAINING_CAPTION = (
-    "The course of training: the loss, which falls as the model learns what normal looks like, "
-    "and how much each scale counts (scale 1 sees the finest detail). A weight that goes to 1 "
+    "The course of training: the loss, which jumps from batch to batch and falls as the model "
+    "learns."
+)
+SCALES_CAPTION = (
+    "Below, how much each scale counts (scale 1 sees the finest detail). A weight that goes to 1 "
     "while the others go to 0 means that the other scales have stopped learning."
 )
 
