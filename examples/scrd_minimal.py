@@ -4,12 +4,13 @@ Shares no code with the package `scrd`, whose tests compare the two. Left out: o
 16-bit and medical formats, letterboxing, calibration, resuming, reports. The objectives of the
 paper are in `paper_minimal.py`.
 
-A frozen ImageNet teacher gives features u of a normal image x at strides 4, 8 and 16, and z of x
-with a synthetic lesion. At each position p of stride 8:
+A frozen ImageNet teacher gives features u of a normal image x at strides 4, 8 and 16, and of x at
+half its size; and z of x with a synthetic lesion. At each position p of stride 8:
 
     memory    a(p) = 1 - max_j cos(f(p), m_j); f: features at strides 8 and 16, averaged over 3 x 3
               positions, side by side; m_j: spherical k-means of f over normals
-    head      b(p): logit of a network of 1 x 1 convolutions on u, trained on z to tell lesions
+    head      b(p): logit of a network of 1 x 1 convolutions on u, trained on z to tell lesions;
+              the memory leaves out the half-sized image, the head does not
     standard  t(p) = (t(p) - level * mean(t) - mu(p)) / sigma(p), for t = a, b; mu and sigma are
               those of normals: of position p, of all positions, or between; whichever tells
               synthetic lesions best from the rest
@@ -129,7 +130,7 @@ def apply_lesions(x: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class Teacher(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, frozen: (B, 3, S, S) in [0, 1] to u_1, u_2, u_3."""
+    """EfficientNet-Lite0 up to stride 16, frozen: (B, 3, S, S) in [0, 1] to u_1, ..., u_6."""
 
     def __init__(self):
         super().__init__()
@@ -146,11 +147,12 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:  # noqa: D102
-        return self.net((x - 0.5) / 0.5)
+        x = (x - 0.5) / 0.5
+        return self.net(x) + self.net(F.avg_pool2d(x, 2))
 
 
 def to_stride_8(coarse: Tensor, side: int) -> Tensor:
-    """Features at stride 16, (B, C, h, w), to (B, C, side, side)."""
+    """Features (B, C, h, w) to (B, C, side, side)."""
     return F.interpolate(coarse, (side, side), mode="bilinear")
 
 
@@ -160,7 +162,7 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.teacher = Teacher()
-        count = 24 + 40 + 112  # channels of u_1, u_2, u_3
+        count = 2 * (24 + 40 + 112)  # channels of u_1, ..., u_6
         self.head = nn.Sequential(
             nn.BatchNorm2d(count, affine=False),
             *(nn.Conv2d(count, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU()),
@@ -174,12 +176,12 @@ class Model(nn.Module):
 
     def describe(self, u: list[Tensor]) -> Tensor:
         """Unit vectors f(p), (B, 152, h, w)."""
-        u2, u3 = (F.avg_pool2d(f, 3, 1, 1, count_include_pad=False) for f in u[1:])
+        u2, u3 = (F.avg_pool2d(f, 3, 1, 1, count_include_pad=False) for f in u[1:3])
         return F.normalize(torch.cat([u2, to_stride_8(u3, u2.shape[-1])], dim=1), dim=1)
 
     def logits(self, u: list[Tensor]) -> Tensor:
         """b(p), (B, h, w)."""
-        joined = [F.avg_pool2d(u[0], 2), u[1], to_stride_8(u[2], u[1].shape[-1])]
+        joined = [F.avg_pool2d(u[0], 2), *(to_stride_8(f, u[1].shape[-1]) for f in u[1:])]
         return self.head(torch.cat(joined, dim=1))[:, 0]
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ def entry_point_backbone(teacher: str, weights: str | None) -> Backbone | None:
     The entry point's callable gives a module in eval mode or not, with its weights, and
 
     - ``channels``: (C_1, C_2, C_3);
-    - ``forward``: from (B, 3, H, W), float32, in [0, 1], H and W multiples of 32, which it
+    - ``forward``: from (B, 3, H, W), float32, in [0, 1], H and W multiples of 16, which it
       normalises itself, to three maps (B, C_k, H/s_k, W/s_k), float32, s = 4, 8, 16;
     - optionally ``mirrors``: the backbone whose blocks and depths the student takes, one of
       :data:`scrd.model.blocks.MIRRORED`; without it, ``resnet18``.

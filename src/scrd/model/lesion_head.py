@@ -15,6 +15,9 @@ WIDTH = 128
 class LesionHead(nn.Module):
     """A small network at each position, from the teacher's features to a logit.
 
+    The features are those of the image and of the same at half its size: there a position of a
+    stride sees twice as far, and a large lesion looks like a small one.
+
     Trained on normal images with synthetic lesions (:mod:`scrd.synthesis.lesions`) to tell the
     positions of a lesion from all others. That is the contrast of Eq. (2) as a decision: what the
     ratio d(u, v) / d(z, v) asks of the student by one number an image, it asks at each position.
@@ -25,7 +28,7 @@ class LesionHead(nn.Module):
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
-        count = sum(channels)
+        count = 2 * sum(channels)
         self.layers = nn.Sequential(
             nn.BatchNorm2d(count, affine=False),
             nn.Conv2d(count, WIDTH, 1, bias=False),
@@ -44,20 +47,18 @@ class LesionHead(nn.Module):
         """Logits at stride 8.
 
         Args:
-            features: u_1, u_2, u_3 of shapes (B, C_k, H_k, W_k), float32, strides 4, 8, 16.
+            features: six maps, from :meth:`scrd.model.scrd.SCRD.encode`: u_1, u_2, u_3 of shapes
+                (B, C_k, H_k, W_k), float32, strides 4, 8, 16; and the same of the image at half
+                its size, of half the height and width.
 
         Returns:
             (B, H_2, W_2), float32; the larger, the more like a lesion.
         """
-        fine, middle, coarse = features
-        side = middle.shape[-2:]
-        joined = torch.cat(
-            [
-                F.avg_pool2d(fine, 2),
-                middle,
-                F.interpolate(coarse, side, mode="bilinear", align_corners=False),
-            ],
-            dim=1,
-        )
-        logits: Tensor = self.layers(joined)
+        side = features[1].shape[-2:]
+        joined = [F.avg_pool2d(features[0], 2)]
+        for u in features[1:]:
+            if u.shape[-2:] != side:
+                u = F.interpolate(u, side, mode="bilinear", align_corners=False)
+            joined.append(u)
+        logits: Tensor = self.layers(torch.cat(joined, dim=1))
         return logits.squeeze(1)

@@ -41,13 +41,14 @@ class NormalMemory(nn.Module):
         """Unit vectors of all positions.
 
         Args:
-            features: u_1, u_2, u_3 of shapes (B, C_k, H_k, W_k), float32, strides 4, 8, 16.
+            features: u_1, u_2, u_3 of shapes (B, C_k, H_k, W_k), float32, strides 4, 8, 16; what
+                comes after them does not count.
 
         Returns:
             (B, C_2 + C_3, H_2, W_2), float32, of unit length.
         """
         fine, coarse = (
-            F.avg_pool2d(u, 3, stride=1, padding=1, count_include_pad=False) for u in features[1:]
+            F.avg_pool2d(u, 3, stride=1, padding=1, count_include_pad=False) for u in features[1:3]
         )
         coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
         return F.normalize(torch.cat([fine, coarse], dim=1), dim=1)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scrd.model.acquisition import ExpectedExcess
@@ -120,8 +121,16 @@ class SCRD(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Features u_k of ``image`` (B, 1 or 3, H, W), float32 in [0, 1], without gradient."""
-        return self.scaler(self.teacher(image))  # type: ignore[no-any-return]
+        """Features of ``image`` (B, 1 or 3, H, W), float32 in [0, 1], without gradient.
+
+        Returns:
+            u_k, (B, C_k, H_k, W_k) each; where there is a lesion head, followed by the three of the
+            image at half its size.
+        """
+        features: tuple[Tensor, ...] = self.scaler(self.teacher(image))
+        if self.objective.lesions:
+            features += self.teacher(F.avg_pool2d(image, 2))
+        return features
 
     def reconstruct(
         self, clean: Sequence[Tensor], changed: Sequence[Tensor] = ()
@@ -129,7 +138,7 @@ class SCRD(nn.Module):
         """From teacher features to what the trained parts make of them.
 
         Args:
-            clean: features u_k, (B, C_k, H_k, W_k), float32.
+            clean: features u_k of :meth:`encode`, float32.
             changed: features z_k of the images with lesions, for the lesion head.
         """
         lesions = self.lesion_head(changed) if self.objective.lesions and changed else None
@@ -140,13 +149,12 @@ class SCRD(nn.Module):
 
     def forward(self, image: Tensor) -> Outputs:
         """Run everything on ``image`` (B, 1 or 3, H, W), float32 in [0, 1]."""
-        features = self.teacher(image)
-        clean = self.scaler(features)
+        clean = self.encode(image)
         student, scale_weights, _ = self.reconstruct(clean)
         # cosines of long vectors need fp32, whatever the precision of the network
         maps = [distance_map(u.float(), v.float()) for u, v in zip(clean, student, strict=False)]
         if self.objective.memory:
-            maps.append(self.memory(features))
+            maps.append(self.memory(clean))
         if self.objective.lesions:
             maps.append(self.lesion_head(clean))
         if self.objective.combined:

@@ -45,7 +45,7 @@ class Teacher(nn.Module):
 
         Args:
             image: (B, 3, H, W) or (B, 1, H, W), float32, nominal range [0, 1]; grey is repeated
-                over three channels. H and W multiples of 32.
+                over three channels. H and W multiples of 16.
 
         Returns:
             u_1, u_2, u_3 of shapes (B, C_k, H/s_k, W/s_k), s = 4, 8, 16, without gradient.

@@ -43,7 +43,7 @@ class ResampledViT(nn.Module):
         self.grid = min(GRIDS, key=lambda g: abs(math.log(g / patch)))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Map (B, 3, H, W), H and W multiples of 32, to three maps (B, C, H/s_k, W/s_k)."""
+        """Map (B, 3, H, W), H and W multiples of 16, to three maps (B, C, H/s_k, W/s_k)."""
         height, width = image.shape[-2:]
         rows, columns = height // self.grid, width // self.grid
         maps = self.blocks(_resize(image, rows * self.patch, columns * self.patch))
