@@ -1,8 +1,9 @@
 """Choose the constants of the anomaly map by leave-one-set-out, on the development sets.
 
-    python benchmarks/choose_constants.py collect --data FOLDER --out MAPS
+    python benchmarks/choose_constants.py collect --data FOLDER --out MAPS --seeds 0 1 2
     python benchmarks/choose_constants.py choose MAPS
 
+FOLDER has a folder for each set; `demonstration` is the folder `scrd-demo/data` of `scrd demo`.
 `collect` trains a detector a set and seed with the budget `cpu` and keeps the network's maps of
 training normals, of some with lesions, and of test images. `choose` tries every candidate. The
 candidates are in this file. For each set the candidate is taken that does best on the *other* sets;
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,12 +45,13 @@ from scrd.training.by_position import by_position
 from scrd.training.normals import maps_with_lesions
 from scrd.training.setup import STATISTICS_IMAGES, spread
 
-SETS = ("lgg-flair", "rsna-cxr", "isic2018", "brain-tumor-mri")
+SETS = ("lgg-flair", "rsna-cxr", "isic2018", "brain-tumor-mri", "demonstration")
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Of the lesion head, beside a memory of weight 1."""
 SHARPNESS = (0.0, 0.5, 1.0, 2.0, 4.0)
-MEMORY_LEVELS = (0.0, 0.25, 0.5)
-LESION_LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MEMORY_LEVELS = (0.0, 0.5)
+LESION_LEVELS = (0.0, 0.5, 1.0)
+SMOOTHING = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ class Candidate:
     sharpness: float
     memory_level: float
     lesions_level: float
+    smoothing: float
 
 
 def candidates() -> list[Candidate]:
-    both = itertools.product(WEIGHTS, SHARPNESS, MEMORY_LEVELS, LESION_LEVELS)
-    alone = [Candidate(0.0, 0.0, level, 0.0) for level in MEMORY_LEVELS]
-    alone += [Candidate(np.inf, 0.0, 0.0, level) for level in LESION_LEVELS]
-    return [*alone, *(Candidate(*c) for c in both)]
+    memory = itertools.product([0.0], [0.0], MEMORY_LEVELS, [0.0], SMOOTHING)
+    head = itertools.product([np.inf], [0.0], [0.0], LESION_LEVELS, SMOOTHING)
+    both = itertools.product(WEIGHTS, SHARPNESS, MEMORY_LEVELS, LESION_LEVELS, SMOOTHING)
+    return [Candidate(*c) for c in (*memory, *head, *both)]
 
 
 def collect(data: Path, out: Path, sets: Sequence[str], seeds: Sequence[int]) -> None:
@@ -126,19 +130,20 @@ class Kept:
         self.changed, self.lesions = [m.float() for m in found["changed"]], found["lesions"].float()
         self.labels, self.masks = found["labels"].numpy(), found["masks"]
         self.size = found["lesions"].shape[-1]
-        self._read: dict[tuple[int, float], dict[str, Tensor]] = {}
+        self._read: dict[tuple[int, float, float], dict[str, Tensor]] = {}
 
-    def read(self, k: int, level: float) -> dict[str, Tensor]:
+    def read(self, k: int, level: float, sigma: float) -> dict[str, Tensor]:
         """The k-th map against normals, (N, S, S); kept, since candidates share it."""
-        if (k, level) not in self._read:
-            normal = self.parts["normal"][k]
-            own = by_position([normal], [self.changed[k]], self.lesions, [level])
+        if (k, level, sigma) not in self._read:
+            normal = smooth(self.parts["normal"][k], sigma)
+            changed = smooth(self.changed[k], sigma)
+            own = by_position([normal], [changed], self.lesions, [level])
             normals = NormalMaps([normal.shape[-1]], [level])
             normals.fit([[normal]], own)
-            self._read[k, level] = {
-                part: normals([maps[k]])[0] for part, maps in self.parts.items()
+            self._read[k, level, sigma] = {
+                part: normals([smooth(maps[k], sigma)])[0] for part, maps in self.parts.items()
             }
-        return self._read[k, level]
+        return self._read[k, level, sigma]
 
     def figures(self, candidate: Candidate) -> dict[str, float]:
         """AUROC by areas, and pointing where something is marked, in %."""
@@ -160,12 +165,23 @@ class Kept:
 
     def _map(self, candidate: Candidate, part: str) -> Tensor:
         """The anomaly map at stride 8."""
-        memory = self.read(0, candidate.memory_level)[part]
-        head = self.read(1, candidate.lesions_level)[part]
+        memory = self.read(0, candidate.memory_level, candidate.smoothing)[part]
+        head = self.read(1, candidate.lesions_level, candidate.smoothing)[part]
         if candidate.lesions in (0, np.inf):
             return head if candidate.lesions else memory
         weights = torch.tensor([[1.0, candidate.lesions]]) / (1 + candidate.lesions)
         return agreement([memory, head], weights, candidate.sharpness)
+
+
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Smooth maps (B, H, W), float, by a Gaussian of ``sigma`` positions; 0 leaves them alone."""
+    if sigma == 0:
+        return maps
+    reach = math.ceil(2.5 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
+    padded = F.pad(maps[:, None], (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3)).squeeze(1)
 
 
 def choose(folder: Path) -> Iterator[dict[str, object]]:
