@@ -22,7 +22,7 @@ from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
 from scrd.model.constants import Constants
 from scrd.model.fingerprint import Fingerprint, require_package, require_same_answer
-from scrd.model.scores import infer
+from scrd.model.runner import SLOTS, Runner
 from scrd.model.weights import TeacherError
 from scrd.report.figures import training_curve
 from scrd.scoring.calibration import Calibration
@@ -80,6 +80,8 @@ class Detector(Scorer):
         self.device = resolve_device(device)
         # as in training: another memory format rounds otherwise, and scores would differ
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._run = Runner(self.model)
+        self.together = SLOTS if self.device.type == "cuda" else 1
         self.config = config
         self.preprocessing = preprocessing
         self.calibration = calibration
@@ -155,10 +157,11 @@ class Detector(Scorer):
             "evaluated": {"device": str(self.device), "versions": versions()},
         }
 
-    def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
+    def infer(
+        self, images: NDArray[np.float32], content: NDArray[np.bool_], *, maps: bool = True
+    ) -> Inferred:
         """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
-        inside = torch.from_numpy(content)
-        found = infer(self.model, torch.from_numpy(images), inside)
+        found = self._run(torch.from_numpy(images), torch.from_numpy(content), maps=maps)
         statistics = {n: s.double().numpy() for n, s in found.statistics.items()}
         return Inferred(found.maps.numpy(), statistics, found.scale_weights.numpy())
 

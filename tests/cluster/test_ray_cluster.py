@@ -100,7 +100,7 @@ class Bright(Scorer):
         self.contract = Contract()
         self.fingerprint = None
 
-    def infer(self, images, content):
+    def infer(self, images, content, maps=True):
         means = images.mean(axis=(1, 2, 3)).astype(np.float64)
         return Inferred(images[:, 0], {"mean": means}, np.ones((len(images), 1), np.float32))
 
@@ -212,7 +212,7 @@ def test_an_image_that_kills_every_worker_is_found_and_the_only_one_to_fail(
     two_workers, listing, tmp_path, monkeypatch
 ):
     class Fatal(Bright):
-        def infer(self, images, content):
+        def infer(self, images, content, maps=True):
             if any(len(np.unique(image)) < 10 for image in images):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().infer(images, content)

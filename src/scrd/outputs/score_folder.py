@@ -109,7 +109,11 @@ def score_all(
     drawn = results is not None
     if results is None:
         results = detector.score(
-            listing.sources, batch_size=batch_size, progress=progress, any_kind=any_kind
+            listing.sources,
+            batch_size=batch_size,
+            progress=progress,
+            any_kind=any_kind,
+            maps=outputs.overlays or outputs.raw_maps or bool(outputs.kinds),
         )
     names: Iterable[Path | None] = itertools.repeat(None, len(listing.sources))
     if outputs.overlays or outputs.raw_maps:
