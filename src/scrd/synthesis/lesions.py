@@ -14,12 +14,13 @@ record it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scrd.synthesis.drawn import Drawn
 
 KINDS = ("plain", "textured", "mottled", "filled", "pasted", "blurred", "noisy")
 """What a lesion is made of; ``plain`` to ``mottled`` are brighter or darker than what was there."""
@@ -42,7 +43,7 @@ _LATTICE = 128
 
 
 @dataclass(frozen=True)
-class Lesions:
+class Lesions(Drawn):
     """The drawn parameters of a batch of lesions, one an image.
 
     Attributes:
@@ -76,26 +77,6 @@ class Lesions:
     blur: Tensor
     edge: Tensor
     texture: Tensor
-
-    def __getitem__(self, images: Tensor) -> Lesions:
-        """Those of some of the images, (N,) int64."""
-        return self._each(lambda values: values[images])
-
-    def to(self, device: torch.device) -> Lesions:
-        """The same there."""
-        return self._each(lambda values: values.to(device))
-
-    def pin_memory(self) -> Lesions:
-        """The same where a GPU fetches it from without waiting."""
-        return self._each(lambda values: values.pin_memory())
-
-    def copy_(self, other: Lesions) -> None:
-        """Take the values of ``other``, without waiting where its memory is pinned."""
-        for f in fields(self):
-            getattr(self, f.name).copy_(getattr(other, f.name), non_blocking=True)
-
-    def _each(self, function: Callable[[Tensor], Tensor]) -> Lesions:
-        return Lesions(*(function(getattr(self, f.name)) for f in fields(self)))
 
 
 def sample_lesions(count: int, generator: torch.Generator) -> Lesions:
