@@ -46,10 +46,10 @@ from scrd.training.normals import maps_with_lesions
 from scrd.training.setup import STATISTICS_IMAGES, spread
 
 SETS = ("lgg-flair", "rsna-cxr", "isic2018", "brain-tumor-mri", "demonstration")
-WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+WEIGHTS = (0.5, 1.0, 2.0)
 """Of the lesion head, beside a memory of weight 1."""
-SHARPNESS = (0.0, 0.5, 1.0, 2.0, 4.0)
-MEMORY_LEVELS = (0.0, 0.5)
+SHARPNESS = (0.0, 1.0, 2.0, 4.0)
+MEMORY_LEVELS = (0.0,)
 LESION_LEVELS = (0.0, 0.5, 1.0)
 SMOOTHING = (0.0, 0.5, 1.0)
 

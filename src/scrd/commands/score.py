@@ -62,6 +62,7 @@ def score(
     from scrd.outputs.pictures import Outputs
     from scrd.outputs.score_folder import score_all
     from scrd.system.progress import counting
+    from scrd.system.threads import thread_count
 
     with refusing():
         outputs = Outputs(overlays, raw_maps, parse_kinds(dicom_out))
@@ -98,6 +99,8 @@ def score(
                         scorer, listing, out_folder, outputs, results=results, **options
                     )
             else:
+                # a GPU waits for what threads alone can read
+                options["processes"] = thread_count() if scorer.together > 1 else 0
                 summary = score_all(scorer, listing, out_folder, outputs, **options)
             if archive is not None and summary.objects:
                 archive(summary.objects)

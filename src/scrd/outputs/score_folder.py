@@ -73,6 +73,7 @@ def score_all(
     batch_size: int = 16,
     any_kind: bool = False,
     progress: bool = False,
+    processes: int = 0,
     results: Iterable[Result] | None = None,
 ) -> Summary:
     """Score a listing and write everything about it.
@@ -91,6 +92,7 @@ def score_all(
         batch_size: images a batch.
         any_kind: see :meth:`scrd.scoring.scorer.Scorer.score`.
         progress: show a progress bar on standard error.
+        processes: that read files, see :meth:`scrd.scoring.scorer.Scorer.score`.
         results: one for each source, in order, from elsewhere: there they were scored, and what
             :func:`write_pictures` writes was written.
 
@@ -114,6 +116,7 @@ def score_all(
             progress=progress,
             any_kind=any_kind,
             maps=outputs.overlays or outputs.raw_maps or bool(outputs.kinds),
+            processes=processes,
         )
     names: Iterable[Path | None] = itertools.repeat(None, len(listing.sources))
     if outputs.overlays or outputs.raw_maps:

@@ -125,6 +125,7 @@ class Scorer(ABC):
         progress: bool = False,
         any_kind: bool = False,
         maps: bool = True,
+        processes: int = 0,
     ) -> Iterator[Scored | ImageError]:
         """Score images.
 
@@ -139,6 +140,8 @@ class Scorer(ABC):
             progress: show a progress bar on standard error.
             any_kind: score also what ``contract`` refuses, with the reason among its doubts.
             maps: whether the anomaly maps are wanted.
+            processes: that read files instead of threads, see
+                :func:`scrd.data.cache.iter_batches`.
 
         Yields:
             One result an image, in order: :class:`Scored`, or the :class:`ImageError` that says
@@ -153,6 +156,7 @@ class Scorer(ABC):
             batch_size=batch_size,
             contract=self.contract,
             any_kind=any_kind,
+            processes=processes,
         )
         with counting("scoring", len(files), progress) as advance, reused_memory():
             done = 0

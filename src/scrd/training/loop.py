@@ -67,12 +67,13 @@ def train(
         model.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return []
     run = set_up(model, images, config, fabric, checkpoint, identity)
+    steps = Steps(run)
     log = run.log
     on_start(log)
     on_step(run.start)
     clock, logged = time.perf_counter(), run.start
     with finishing_the_step(checkpoint is not None and fabric.world_size == 1) as stop:
-        for number, loss, scale_weights in Steps(run):
+        for number, loss, scale_weights in steps:
             done = number + 1
             last = done == config.iterations
             stopping = stop.is_set()
