@@ -318,5 +318,6 @@ def test_scoring_needs_no_torch(grey, tmp_path):
     )
     assert done.stdout == "[]\n"
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 11
+    assert len((tmp_path / "covariates.csv").read_text().splitlines()) == 11
     assert len(list((tmp_path / "overlays").iterdir())) == 10
     assert len(list((tmp_path / "maps").iterdir())) == 10

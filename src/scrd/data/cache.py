@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.contract import Contract
+from scrd.data.formats.info import ImageInfo
 from scrd.data.intensity import Intensity, series_percentiles
 from scrd.data.plausibility import Facts, measure, nothing
 from scrd.data.preprocess import Preprocessing, prepare
@@ -45,6 +46,7 @@ class ImageStack:
         doubts: For each of the N images what speaks against its being of the training images'
             kind, see :class:`scrd.data.contract.Contract`.
         facts: For each of the N images what is plain to see in it.
+        infos: For each of the N images what its header says; empty where that was not asked.
     """
 
     images: NDArray[np.float32]
@@ -53,6 +55,7 @@ class ImageStack:
     failures: tuple[ImageError, ...]
     doubts: tuple[tuple[str, ...], ...]
     facts: tuple[Facts, ...] = ()
+    infos: tuple[ImageInfo | None, ...] = ()
 
 
 def load_images(
@@ -146,6 +149,7 @@ def iter_batches(
             failures=tuple(result for _, result in batch if isinstance(result, ImageError)),
             doubts=tuple(result.doubts for _, result in read),
             facts=tuple(result.facts for _, result in read),
+            infos=tuple(result.info for _, result in read),
         )
 
 
@@ -154,6 +158,7 @@ class _Read(NamedTuple):
     size: tuple[int, int]
     facts: Facts
     doubts: tuple[str, ...]
+    info: ImageInfo | None
 
 
 def _prepared(
@@ -190,8 +195,10 @@ def _prepare_image(
     intensity, series = preprocessing.intensity, source.series
     try:
         doubts: list[str] = []
+        info = None
         if contract is not None:
-            refusals, doubts = contract.check(read_info(source))
+            info = read_info(source)
+            refusals, doubts = contract.check(info)
             if any_kind:
                 doubts = refusals + doubts
             elif refusals:
@@ -209,7 +216,7 @@ def _prepare_image(
     if contract is not None:
         doubts += contract.plausible.doubts(facts)
     image = prepare(pixels, preprocessing, window)
-    return _Read(image, (pixels.shape[0], pixels.shape[1]), facts, tuple(doubts))
+    return _Read(image, (pixels.shape[0], pixels.shape[1]), facts, tuple(doubts), info)
 
 
 def measure_window(series: Series, intensity: Intensity) -> tuple[float, float]:

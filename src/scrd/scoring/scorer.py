@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scrd.data.cache import ImageStack, iter_batches
 from scrd.data.contract import Contract
+from scrd.data.covariates import Covariates, acquisition, covariates
 from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ImageError
@@ -45,6 +46,7 @@ class Scored:
             of normals, or, of an objective with a student, a distance in [0, 2].
         source_size: (height, width) of the source image in pixels.
         doubts: what speaks against its being of the training images' kind.
+        covariates: where it comes from.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class Scored:
     input_map: NDArray[np.float32]
     source_size: tuple[int, int]
     doubts: tuple[str, ...] = ()
+    covariates: Covariates | None = None
 
     @property
     def path(self) -> Path:
@@ -168,6 +171,8 @@ class Scorer(ABC):
         found = self.infer(batch.images, content)
         scores = found.statistics[self.calibration.pooling]
         p_values = self.calibration.p_values(scores)
+        numbers = acquisition(batch.images, content)
+        infos = batch.infos or (None,) * len(batch.index)
         for row, i in enumerate(batch.index):
             source = as_source(sources[i])
             part = part_of_series(source, self.preprocessing.intensity, self.calibration.series)
@@ -183,6 +188,7 @@ class Scorer(ABC):
                     input_map=found.maps[row],
                     source_size=batch.source_sizes[row],
                     doubts=(*batch.doubts[row], *part),
+                    covariates=covariates(batch.source_sizes[row], infos[row], numbers[row]),
                 ),
             )
 

@@ -160,6 +160,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 if form.channels == 1
                 else (),
                 is_windowed(dataset) if form.channels == 1 else None,
+                _code(dataset, "Manufacturer"),
             )
         return DicomHeader(
             path,
