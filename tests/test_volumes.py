@@ -1,6 +1,7 @@
 """Volumes from end to end: NIfTI and DICOM in, scores at three levels, maps on source voxels."""
 
 import csv
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -142,6 +143,24 @@ def test_where_images_come_from_is_told_beside_the_scores(model, detector, data,
     )
     found = [[float(row[name]) for name in ACQUISITION] for row in rows]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_studies_of_several_slices_are_monitored_one_image_each(model, data, tmp_path):
+    words = ("--no-overlays", "--device", "cpu")
+    result = scrd("score", model, data / "test" / "normal", "--out", tmp_path / "scores", *words)
+    assert result.exit_code == 0, result.output
+    result = scrd("monitor", model, tmp_path / "scores", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "monitor.json").read_text())
+    assert (found["images"], found["counted"]) == (4 * SLICES, 4)
+    assert found["reference"]["images"] == NORMALS // 2
+    assert len(found["wealth"]) == 5
+    assert {one["name"]: one["beyond"] for one in found["beyond_training"]} == {
+        "shorter side": 0,
+        "pixel spacing": 0,
+        "manufacturer": 0,
+        "kind of file": 0,
+    }
 
 
 def test_evaluation_has_figures_for_series(detector, data):
