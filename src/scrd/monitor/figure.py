@@ -14,23 +14,22 @@ from scrd.report.figures import ABNORMAL, NORMAL, SCALE_COLOURS, draw_svg
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CAPTION = (
-    "Above, what a gambler would own who bets that the images have changed, on a logarithmic "
-    "scale. Without drift the line passes 20 in at most one of 20 streams, and 100 in at most one "
-    "of 100, however long they are. Below, how many images were flagged, window by window, with "
-    "95 % limits; the band is what is expected."
-)
+_TOP = 5.2  # decimal logarithm: what is beyond says nothing new
 
 
 def drift_figure(drift: Drift) -> str:
-    """The decimal logarithm of the wealth with the alarm lines, and the flag rate by window.
+    """The wealth on a logarithmic scale with the alarm lines, and the flag rate by window.
 
     Returns:
         SVG text, see :func:`scrd.report.figures.draw_svg`.
     """
     places = np.arange(1, len(drift.log_wealth) + 1)
+    highest = max(float(logs.max()) for logs in (drift.log_wealth, *drift.log_wealths.values()))
+    top = min(max(highest / math.log(10) + 0.2, math.log10(LEVELS[-1]) + 0.4), _TOP)
 
     def wealth(axes: Axes) -> None:
+        from matplotlib.ticker import MultipleLocator
+
         for (name, logs), colour in zip(drift.log_wealths.items(), SCALE_COLOURS, strict=False):
             axes.plot(places, logs / math.log(10), color=colour, linewidth=1, label=name)
         axes.plot(
@@ -48,8 +47,11 @@ def drift_figure(drift: Drift) -> str:
                 fontsize=9,
                 color=ABNORMAL,
             )
-        axes.set_ylabel("Wealth, log₁₀")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)
+        axes.set_ylim(top=top)
+        axes.yaxis.set_major_locator(MultipleLocator(1))
+        axes.yaxis.set_major_formatter(lambda tens, _: f"{10**tens:g}")
+        axes.set_ylabel("Wealth")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, frameon=False)
 
     def rates(axes: Axes) -> None:
         low, high = (100 * limit for limit in drift.expected.limits)

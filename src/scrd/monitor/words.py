@@ -21,7 +21,9 @@ def print_drift(drift: Drift, console: Console) -> None:
     """Print what is found: counts, flags, wealth, covariates, and the alarms last."""
 
     def show(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-        table = Table(*columns, title=title, title_justify="left")
+        table = Table(title=title, title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, no_wrap=i == 0)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
