@@ -1,5 +1,6 @@
 """The whole way from tables to alarms, on streams that changed and streams that did not."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -126,13 +127,20 @@ def test_without_covariates_the_score_is_watched_and_that_is_said(make_model, by
     values = np.random.default_rng(7).normal(size=(30, 4))
     stream = stream_of(values)
     if by == "stream":
-        bare = tuple(Image(i.path, i.score, i.flag, "", 0, None) for i in stream.images)
+        bare = tuple(dataclasses.replace(i, covariates=None) for i in stream.images)
         stream = Stream(stream.tables, bare, 0)
     found = find_drift(stream, known)
     assert tuple(found.log_wealths) == ("score",)
     (note,) = found.notes
     assert "only the score is watched" in note
     assert ("train again" in note) == (by == "model")
+
+
+def test_images_of_no_known_study_are_told(known):
+    images = stream_of(np.zeros((5, 4))).images
+    bare = tuple(dataclasses.replace(i, study="") for i in images[:3])
+    (note,) = find_drift(Stream((Path("scores.csv"),), (*bare, *images[3:]), 0), known).notes
+    assert "3 images are of no known study" in note
 
 
 def test_a_model_that_can_flag_nothing_says_so(make_model):

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from scrd.monitor.errors import MonitorError
-from scrd.monitor.stream import COVARIATES, SCORES, read_stream
-from scrd.outputs import covariates
+from scrd.monitor.stream import SCORES, MonitorError, read_stream
 from scrd.outputs.score_folder import write_scores as write_real_scores
 from scrd.storage.known import read_known
 
@@ -25,12 +23,10 @@ def read(model):
     return read
 
 
-def test_the_columns_are_those_that_are_written(tmp_path):
-    from scrd.monitor.stream import _NEEDED
-
-    assert _NEEDED[COVARIATES] == covariates.COLUMNS and COVARIATES == covariates.NAME
+def test_an_empty_table_of_scrd_score_is_one(tmp_path, read):
     write_real_scores(tmp_path / SCORES, [], [])
-    assert set(_NEEDED[SCORES]) <= set((tmp_path / SCORES).read_text().strip().split(","))
+    with pytest.raises(MonitorError, match="no image with a score"):
+        read(tmp_path)
 
 
 def test_folders_and_files_follow_one_another(model, write_scores, read):

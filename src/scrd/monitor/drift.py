@@ -201,6 +201,12 @@ def _notes(known: Known, counted: Sample, reference: Sample, by_stream: bool) ->
             f"{whose} keeps no brightness, contrast and sharpness of its images: only the score is "
             "watched" + ("" if by_stream else "; train again, or give --reference")
         )
+    unknown = sum(not image.study for image in counted.images)
+    if unknown:
+        notes.append(
+            f"{unknown} images are of no known study and count as a patient each; several of one "
+            "patient would raise false alarms"
+        )
     if counted.repeated:
         notes.append(
             f"{counted.repeated} images are of studies that came before, and are not counted again"

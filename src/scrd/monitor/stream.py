@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scrd.data.covariates import Covariates
-from scrd.monitor.errors import MonitorError
+from scrd.errors import ScrdError
+from scrd.outputs.covariates import COLUMNS
+from scrd.outputs.covariates import NAME as COVARIATES
 
-SCORES, COVARIATES = "scores.csv", "covariates.csv"
+SCORES = "scores.csv"
 
-_NEEDED = {
-    SCORES: ("path", "score", "flag"),
-    COVARIATES: (
-        *("path", "model", "study", "width", "height", "row_spacing", "column_spacing"),
-        *("manufacturer", "format", "brightness", "contrast", "sharpness"),
-    ),
-}
+_NEEDED = {SCORES: ("path", "score", "flag"), COVARIATES: COLUMNS}
+
+
+class MonitorError(ScrdError):
+    """A table of scores cannot be used; the message names the file and the cause."""
 
 
 @dataclass(frozen=True)
