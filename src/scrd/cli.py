@@ -23,6 +23,7 @@ from scrd.commands.common import (
     try_results,
 )
 from scrd.commands.dataset import app as dataset
+from scrd.commands.monitor import monitor
 from scrd.commands.score import score
 from scrd.commands.train import train
 from scrd.commands.watch import watch
@@ -48,6 +49,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(score)
 app.command()(watch)
+app.command()(monitor)
 app.add_typer(bench, name="bench")
 app.add_typer(dataset, name="dataset")
 

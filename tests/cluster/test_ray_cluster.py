@@ -260,7 +260,7 @@ def test_series_have_the_windows_verdicts_and_volume_maps_of_one_process(
     summary = run(listing, tmp_path / "ray", outputs, load)
     assert summary == score_all(load(), listing, tmp_path / "local", outputs)
     assert summary.studies == 6
-    for name in ("scores.csv", "series.csv", "studies.csv"):
+    for name in ("scores.csv", "series.csv", "studies.csv", "covariates.csv"):
         assert rows(tmp_path / "ray" / name) == rows(tmp_path / "local" / name)
     maps = [p.relative_to(tmp_path / "local") for p in tmp_path.glob("local/maps/**/*.nii.gz")]
     assert len(maps) == 6

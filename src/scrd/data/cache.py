@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.contract import Contract
+from scrd.data.covariates import Covariates
 from scrd.data.plausibility import Facts
 from scrd.data.prepared import Job, Read, prepare_image
 from scrd.data.preprocess import Preprocessing
@@ -40,6 +41,7 @@ class ImageStack:
         doubts: For each of the N images what speaks against its being of the training images'
             kind, see :class:`scrd.data.contract.Contract`.
         facts: For each of the N images what is plain to see in it.
+        covariates: For each of the N images where it comes from; empty where that was not asked.
     """
 
     images: NDArray[np.float32]
@@ -48,6 +50,7 @@ class ImageStack:
     failures: tuple[ImageError, ...]
     doubts: tuple[tuple[str, ...], ...]
     facts: tuple[Facts, ...] = ()
+    covariates: tuple[Covariates, ...] = ()
 
 
 def load_images(
@@ -150,6 +153,7 @@ def iter_batches(
             failures=tuple(result for _, result in batch if isinstance(result, ImageError)),
             doubts=tuple(result.doubts for _, result in read),
             facts=tuple(result.facts for _, result in read),
+            covariates=tuple(result.covariates for _, result in read),
         )
 
 

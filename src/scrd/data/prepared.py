@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.contract import Contract
+from scrd.data.covariates import Covariates, acquisition, covariates
 from scrd.data.intensity import Intensity, series_percentiles
 from scrd.data.plausibility import Facts, measure, nothing
-from scrd.data.preprocess import Preprocessing, prepare
+from scrd.data.preprocess import Preprocessing, content_masks, prepare
 from scrd.data.reading import read_image, read_info
 from scrd.data.sample import even
 from scrd.data.source import Series, Source
@@ -37,12 +38,21 @@ class Job(NamedTuple):
 
 
 class Read(NamedTuple):
-    """An image that was read: model input, rows and columns of its file, facts and doubts."""
+    """An image that was read.
+
+    Attributes:
+        image: (C, S, S), float32, as :func:`scrd.data.preprocess.prepare` makes it.
+        size: Rows and columns of its file.
+        facts: What is plain to see in it.
+        doubts: What speaks against its being of the training images' kind.
+        covariates: Where it comes from.
+    """
 
     image: NDArray[np.float32]
     size: tuple[int, int]
     facts: Facts
     doubts: tuple[str, ...]
+    covariates: Covariates
 
 
 def prepare_image(source: Source, job: Job) -> Read | ImageError:
@@ -51,8 +61,10 @@ def prepare_image(source: Source, job: Job) -> Read | ImageError:
     intensity, series = preprocessing.intensity, source.series
     try:
         doubts: list[str] = []
+        info = None
         if contract is not None:
-            refusals, doubts = contract.check(read_info(source))
+            info = read_info(source)
+            refusals, doubts = contract.check(info)
             if any_kind:
                 doubts = refusals + doubts
             elif refusals:
@@ -70,7 +82,9 @@ def prepare_image(source: Source, job: Job) -> Read | ImageError:
     if contract is not None:
         doubts += contract.plausible.doubts(facts)
     image = prepare(pixels, preprocessing, window)
-    return Read(image, (pixels.shape[0], pixels.shape[1]), facts, tuple(doubts))
+    size = (pixels.shape[0], pixels.shape[1])
+    numbers = acquisition(image[None], content_masks([size], preprocessing))[0]
+    return Read(image, size, facts, tuple(doubts), covariates(size, info, numbers))
 
 
 def measure_window(series: Series, intensity: Intensity) -> tuple[float, float]:

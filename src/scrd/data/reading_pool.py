@@ -27,8 +27,8 @@ TOGETHER = 8
 """Images that a process is given at once."""
 _AHEAD = 3  # tasks for each process
 
-Told = tuple[tuple[int, int], Any, tuple[str, ...]] | str
-"""Size, facts and doubts of an image; or why it cannot be read."""
+Told = tuple[Any, ...] | str
+"""What a :class:`Read` has beside the image; or why it cannot be read."""
 
 _job: Job
 _memory: SharedMemory
@@ -111,5 +111,5 @@ def _read(sources: list[Source], start: int) -> list[Told]:
             told.append(found.reason)
         else:
             _slots[slot] = found.image
-            told.append((found.size, found.facts, found.doubts))
+            told.append(found[1:])
     return told

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scrd.data.cache import ImageStack, iter_batches
 from scrd.data.contract import Contract
+from scrd.data.covariates import Covariates
 from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ImageError
@@ -50,6 +51,7 @@ class Scored:
             was not asked for.
         source_size: (height, width) of the source image in pixels.
         doubts: what speaks against its being of the training images' kind.
+        covariates: where it comes from; None where that was not measured.
     """
 
     source: Source
@@ -61,6 +63,7 @@ class Scored:
     input_map: NDArray[np.float32]
     source_size: tuple[int, int]
     doubts: tuple[str, ...] = ()
+    covariates: Covariates | None = None
 
     @property
     def path(self) -> Path:
@@ -232,6 +235,7 @@ class Scorer(ABC):
                     input_map=found.maps[row] if len(found.maps) else _NO_MAP,
                     source_size=batch.source_sizes[row],
                     doubts=(*batch.doubts[row], *part),
+                    covariates=batch.covariates[row] if batch.covariates else None,
                 ),
             )
 
