@@ -93,3 +93,12 @@ def test_a_graph_that_computes_something_else_is_not_used(model, monkeypatch):
     run = Runner(model, fixed=True)
     with pytest.warns(UserWarning, match="its results differ"):
         assert_same(run(*images(2)), infer(model, *images(2)))
+
+
+def test_several_devices_take_turns(model):
+    run = Runner(model, [torch.device("cpu"), torch.device("cpu")], fixed=True)
+    assert run.together == 6
+    assert Runner(model).together == 1
+    found = [run(*images(2, seed)) for seed in range(7)]
+    for seed, one in enumerate(found):
+        assert_same(one, infer(model, *images(2, seed)))

@@ -82,17 +82,20 @@ def try_results(folder: Path, inputs: Iterable[Path | str]) -> None:
     ResultFolder(folder)
 
 
-def load_scorer(model: Path, device: str) -> Scorer:
+def load_scorer(model: Path, device: str, devices: int = 1) -> Scorer:
     """A model folder, or an exported one, which needs no PyTorch."""
+    from scrd.errors import ConfigError
     from scrd.export.folder import is_exported
 
     if is_exported(model):
+        if devices != 1:
+            raise ConfigError(f"{model}: an exported model scores on the CPU, not on --devices")
         from scrd.export.runtime import ExportedScorer
 
         return ExportedScorer.load(model)
     from scrd.detector import Detector
 
-    return Detector.load(model, device=device)
+    return Detector.load(model, device=device, devices=devices)
 
 
 def parse_kinds(text: str | None) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from scrd.system.capture import captured
 T = TypeVar("T")
 
 SLOTS = 2
-"""Batches on the device at the same time: one is copied while the other is computed."""
+"""Batches on a device at the same time: one is copied while the other is computed."""
 
 TOLERANCE = 1e-3
 """Largest difference between captured and eager results, in units of their range."""
@@ -32,16 +33,24 @@ class Runner:
 
     Args:
         model: in eval mode, on its device; it must stay as it is.
+        more: further devices, each of which gets a copy of it.
         fixed: whether to work on tensors that stay in place. By default where that can be captured.
+
+    Attributes:
+        together: batches that it works on at the same time.
     """
 
-    def __init__(self, model: SCRD, *, fixed: bool | None = None) -> None:
+    def __init__(
+        self, model: SCRD, more: Sequence[torch.device] = (), *, fixed: bool | None = None
+    ) -> None:
         self.model = model
         self.device = next(model.parameters()).device
         self.fixed = self.device.type == "cuda" if fixed is None else fixed
-        self._slots: SimpleQueue[_Slot | None] = SimpleQueue()
-        for _ in range(SLOTS):
-            self._slots.put(None)
+        self.together = SLOTS * (1 + len(more)) if self.fixed else 1
+        models = [model, *(copy.deepcopy(model).to(device) for device in more)]
+        self._slots: SimpleQueue[tuple[SCRD, _Slot | None]] = SimpleQueue()
+        for place in range(self.together):
+            self._slots.put((models[place % len(models)], None))
 
     def __call__(self, images: Tensor, content: Tensor, *, maps: bool = True) -> Inference:
         """Score a batch.
@@ -57,19 +66,19 @@ class Runner:
         if not self.fixed:
             found = infer(self.model, images, content)
             return found if maps else found._replace(maps=found.maps[:0])
-        slot = self._slots.get()
+        model, slot = self._slots.get()
         try:
             if slot is None or not slot.takes(images):
-                slot = self._new_slot(images, content)
+                slot = self._new_slot(model, images, content)
             if slot is None:
                 return self(images, content, maps=maps)
             return slot.run(images, content, maps)
         finally:
-            self._slots.put(slot)
+            self._slots.put((model, slot))
 
-    def _new_slot(self, images: Tensor, content: Tensor) -> _Slot | None:
+    def _new_slot(self, model: SCRD, images: Tensor, content: Tensor) -> _Slot | None:
         try:
-            slot = _Slot(self.model, images, self.device)
+            slot = _Slot(model, images, next(model.parameters()).device)
             difference = _difference(
                 slot.run(images, content, True), infer(self.model, images, content)
             )
