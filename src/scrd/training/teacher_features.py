@@ -52,5 +52,5 @@ def with_some_changed(
     """
     mixed = []
     for u, z in zip(clean, changed, strict=True):
-        mixed.append(u.index_copy(0, at, z.to(u.dtype)))
+        mixed.append(u.clone().index_copy_(0, at, z.to(u.dtype)))  # keeps the memory format
     return mixed
