@@ -213,7 +213,7 @@ def demo(
         say(f"step {next(steps)} of 4, after {at}: {what}")
 
     work = out_folder / "model.partial"
-    config = Config(image_size=128, iterations=1500, seed=seed)
+    config = Config(iterations=300, seed=seed)
     with refusing(), saying_how_to_go_on("the same command goes on"):
         try_results(out_folder, [])
         announce(f"a data set is drawn, {out_folder / 'data'}")
