@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scrd.model import SCRD
 from scrd.model.scores import Inference, Scores, infer
-from scrd.system.capture import captured
+from scrd.system.capture import captured, capturing
 
 T = TypeVar("T")
 
@@ -78,10 +78,10 @@ class Runner:
 
     def _new_slot(self, model: SCRD, images: Tensor, content: Tensor) -> _Slot | None:
         try:
-            slot = _Slot(model, images, next(model.parameters()).device)
-            difference = _difference(
-                slot.run(images, content, True), infer(self.model, images, content)
-            )
+            with capturing:
+                slot = _Slot(model, images, next(model.parameters()).device)
+                expected = infer(self.model, images, content)
+            difference = _difference(slot.run(images, content, True), expected)
             if difference <= TOLERANCE:
                 return slot
             reason = f"its results differ by {difference:.1%} of their range"

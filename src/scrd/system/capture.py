@@ -10,7 +10,8 @@ import torch
 _WARM_UP = 3
 """Runs before a capture, in which libraries choose their algorithms and allocate."""
 
-_capturing = threading.Lock()
+capturing = threading.RLock()
+"""Held while something is recorded: nobody may wait for a whole device meanwhile."""
 
 
 def captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -34,7 +35,7 @@ def captured(work: Callable[[], None], device: torch.device) -> Callable[[], Non
     """
     if device.type != "cuda":
         return work
-    with _capturing:
+    with capturing:
         aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside):
@@ -43,8 +44,8 @@ def captured(work: Callable[[], None], device: torch.device) -> Callable[[], Non
         torch.cuda.current_stream(device).wait_stream(aside)
         torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        # other threads may use the device meanwhile
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # other threads may use the device meanwhile, if they do not wait for all of it
+        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
             work()
     replay: Callable[[], None] = graph.replay
     return replay

@@ -219,8 +219,6 @@ class _Fixed:
         batch = len(self.inputs.own)
         self.loss = torch.zeros((), device=device)
         self.scale_weights = torch.zeros(batch, len(run.model.weights), device=device)
-        if run.objective.student:
-            self.scale_weights = self.scale_weights[:, : run.model.scale_head.linear.out_features]
 
         def work() -> None:
             loss, scale_weights = compute(run, self.inputs)
