@@ -20,6 +20,7 @@ from torch import Tensor
 from scrd.model import SCRD
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.synthesis.lesions import apply_lesions, sample_lesions
+from scrd.training.batches import generator_of
 
 OCTAVES, PERSISTENCE, STRENGTH, WAVELENGTH = 6, 0.6, 0.2, 32
 
@@ -81,21 +82,21 @@ def train_plainly(
     parameters = [p for part in model.trained_parts() for p in part.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3, betas=(0.5, 0.999))
     generator = np.random.default_rng(0)
-    drawing = torch.Generator().manual_seed(0)
     model.train()
     noise_seconds = 0.0
     started = time.perf_counter()
-    for _ in range(steps):
+    for step in range(steps):
         image = images[generator.permutation(len(images))[:batch_size]].expand(-1, 3, -1, -1)
         image = image.contiguous()
         noisy, footprint = (), None
         if chosen.lesions:
             before = time.perf_counter()
-            lesions = sample_lesions(batch_size, drawing)[::2]
+            lesions = sample_lesions(batch_size, generator_of(0, 2, step))[::2]
             _synchronize(image)
             noise_seconds += time.perf_counter() - before
             noisy_image, footprint = image.clone(), torch.zeros_like(image[:, :1])
-            noisy_image[::2], footprint[::2] = apply_lesions(image[::2], lesions)
+            grey = image[::2, : images.shape[1]]
+            noisy_image[::2], footprint[::2] = apply_lesions(grey, lesions)
             noisy = model.encode(noisy_image)
         elif chosen.contrastive:
             before = time.perf_counter()
