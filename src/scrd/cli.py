@@ -198,8 +198,7 @@ def demo(
     from scrd.datasets.mni152 import make_mni152
     from scrd.detector import Detector
     from scrd.outputs.eval_folder import write_evaluation
-    from scrd.outputs.pictures import write_overlay
-    from scrd.system.progress import counting, duration, say
+    from scrd.system.progress import duration, say
 
     note = (
         "The lesions of this demonstration are simulated, and all heads are variations of one "
@@ -224,16 +223,10 @@ def demo(
         announce("the test images are scored and compared with their labels")
         evaluation = detector.evaluate(data, progress=True)
         announce("report and heat maps are drawn")
-        with counting("drawing the report", None, True):
-            run = write_evaluation(out_folder, detector, evaluation, notes=[note])
-        with counting("drawing heat maps", len(evaluation.scored), True) as advance:
-            for done, scored in enumerate(evaluation.scored, start=1):
-                name = scored.path.stem
-                picture = run.claim(out_folder / "overlays" / f"{name}.jpg")
-                write_overlay(detector, scored, picture, name)
-                advance(done)
+        run = write_evaluation(out_folder, detector, evaluation, notes=[note], overlays=True)
         shutil.rmtree(work)
     _print_metrics(evaluation.metrics)
     out.print(note)
     took = duration(time.perf_counter() - started)
     out.print(f"{took}; open {out_folder / 'report.html'}")
+    report_skipped((), run.unwritten)

@@ -10,10 +10,13 @@ from pathlib import Path
 
 from scrd.detector import Detector
 from scrd.evaluation.test_set import Evaluation
-from scrd.outputs.pictures import why
+from scrd.outputs.index import image_row
+from scrd.outputs.names import output_names
+from scrd.outputs.pictures import why, write_overlay
 from scrd.outputs.result_folder import ResultFolder
 from scrd.outputs.score_folder import Result, write_scores
 from scrd.outputs.tables import Table
+from scrd.report.cases import Cases
 from scrd.report.figures import (
     HISTOGRAM_CAPTION,
     ROC_CAPTION,
@@ -26,15 +29,28 @@ from scrd.report.figures import (
 from scrd.report.html import Case, Figure, Gallery, write_report
 from scrd.report.overlay import draw
 from scrd.system.files import write_atomically
+from scrd.system.progress import counting
 
 _GALLERY_CASES = 6
 _GALLERY_SIDE = 1000
 
 
 def write_evaluation(
-    folder: Path, detector: Detector, evaluation: Evaluation, *, notes: Sequence[str] = ()
+    folder: Path,
+    detector: Detector,
+    evaluation: Evaluation,
+    *,
+    notes: Sequence[str] = (),
+    overlays: bool = False,
 ) -> ResultFolder:
     """Write ``metrics.json``, ``scores.csv``, figures and ``report.html`` of an evaluation.
+
+    Args:
+        folder: where to write.
+        detector: what scored the images.
+        evaluation: what came of it.
+        notes: what a reader must know, beside what is found here.
+        overlays: draw a heat map of every image too, showing progress on standard error.
 
     Returns:
         The folder, which knows what could not be drawn.
@@ -71,6 +87,20 @@ def write_evaluation(
         figures["training"] = Figure(" ".join([TRAINING_CAPTION, *scales]), curve)
     for name, figure in figures.items():
         write_atomically(folder / f"{name}.svg", figure.svg)
+    pictures = _overlays(detector, evaluation, run) if overlays else {}
+    cases = Cases("image")
+    for name, record, result in zip(
+        names, [*evaluation.records, *evaluation.failed], results, strict=True
+    ):
+        cases.add(
+            image_row(
+                name,
+                result,
+                picture=pictures.get(name),
+                abnormal=record.label == 1,
+                kind=record.kind,
+            )
+        )
     write_report(
         folder / "report.html",
         title=f"Anomaly detection on {metrics['settings']['data']}",
@@ -84,8 +114,27 @@ def write_evaluation(
         galleries=_galleries(detector, evaluation, run.unwritten),
         notes=[*notes, *_warnings(evaluation, detector.calibration.silence)],
         settings=metrics["settings"],
+        cases=cases,
     )
     return run
+
+
+def _overlays(detector: Detector, evaluation: Evaluation, run: ResultFolder) -> dict[str, str]:
+    """Draw the heat map of every image; the image's name → its path below the folder."""
+    written = {}
+    names = output_names([scored.source for scored in evaluation.scored])
+    with counting("drawing heat maps", len(names), True) as advance:
+        for done, (record, scored, name) in enumerate(
+            zip(evaluation.records, evaluation.scored, names, strict=True), start=1
+        ):
+            inside = f"overlays/{name.as_posix()}.jpg"
+            try:
+                write_overlay(detector, scored, run.claim(run.folder / inside), name.name)
+                written[record.name] = inside
+            except Exception as e:  # one picture never costs the report
+                run.unwritten.append(f"heat map of {record.name}: {why(e)}")
+            advance(done)
+    return written
 
 
 def _warnings(evaluation: Evaluation, silence: str | None) -> list[str]:

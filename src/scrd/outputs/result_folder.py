@@ -20,7 +20,7 @@ RESULTS = frozenset(
     {
         *(f"{name}.csv" for name in _TABLES),
         *(f"{name}.partial.csv" for name in _TABLES),
-        *("metrics.json", "report.html", "roc.svg", "histogram.svg", "training.svg"),
+        *("index.html", "metrics.json", "report.html", "roc.svg", "histogram.svg", "training.svg"),
     }
 )
 """Files that a run may write directly into its folder."""

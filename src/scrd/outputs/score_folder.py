@@ -14,6 +14,8 @@ from scrd.data.source import Series, Source
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError, ImageError
 from scrd.outputs.covariates import covariate_table
+from scrd.outputs.index import NAME as INDEX
+from scrd.outputs.index import Index
 from scrd.outputs.lost import Lost
 from scrd.outputs.names import output_names
 from scrd.outputs.pictures import (
@@ -84,7 +86,7 @@ def score_all(
     comes from, see :mod:`scrd.outputs.covariates`; ``errors.csv`` says which images could not be
     scored, ``warnings.csv`` which are doubtful, both only where there are such. A model that can
     flag nothing has a row in ``warnings.csv`` too. Rows are written as results come, and maps held
-    for one study at a time.
+    for one study at a time. ``index.html`` shows all of it, see :mod:`scrd.outputs.index`.
 
     Args:
         detector: trained; saved, where DICOM objects are to be written.
@@ -110,6 +112,7 @@ def score_all(
                 raise ConfigError(f"{source.path}: not DICOM: no DICOM object can refer to it")
     run = ResultFolder(folder)
     run.start()
+    index = Index(folder)
     drawn = results is not None
     if results is None:
         results = detector.score(
@@ -147,6 +150,7 @@ def score_all(
             nonlocal flagged, doubted
             for source, name, result in zip(listing.sources, names, results, strict=True):
                 add(str(source), result)
+                overlay = None
                 if isinstance(result, Scored):
                     add_covariates(source, result)
                     flagged += result.flag
@@ -157,12 +161,14 @@ def score_all(
                         try:
                             for path in picture_paths(result, folder, name, outputs):
                                 run.claim(path)
+                                overlay = path if path.suffix == ".jpg" else overlay
                             if not drawn:
                                 write_pictures(detector, result, folder, name, outputs)
                         except Exception as e:  # one picture never costs the others
                             lost.add(f"heat map or map of {source}", e)
                 else:
                     failures.append(result)
+                index.add_image(source, result, overlay)
                 volume = even_volume(source.series)
                 if name is not None and volume is not None:
                     volumes[volume] = name.parent
@@ -170,6 +176,7 @@ def score_all(
 
         for study in collect(recorded(), detector.calibration):
             verdicts.append(study.verdict)
+            index.add_study(study)
             flagged_studies += study.verdict is not None and study.verdict.flag
             studies.add(study.uid, *_cells(study.verdict))
             for one in study.series:
@@ -199,10 +206,15 @@ def score_all(
                 lost.reasons += [str(o) for o in made if isinstance(o, Unwritten)]
         for failure in listing.failures:
             add(str(failure.path), failure)
+            index.add_failure(failure)
             failures.append(failure)
         for copy in listing.copies:
             warnings.add(str(copy.path), copy.reason)
 
+    try:
+        index.write(detector)
+    except Exception as e:  # the tables are what counts
+        lost.add(INDEX, e)
     return Summary(
         images=len(listing.sources) + len(listing.failures),
         flagged=flagged,

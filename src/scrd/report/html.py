@@ -1,4 +1,7 @@
-"""The report as one HTML file that needs nothing beside it: no scripts, fonts or other files."""
+"""The report as one HTML file that needs nothing beside it: no fonts, pictures or other files.
+
+Its only script is that of the list of cases, whose heat maps, where there are any, lie beside it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from scrd.report.case_list import asset, case_list, policy
+from scrd.report.cases import Cases
 from scrd.system.files import write_atomically
 
 
@@ -74,6 +79,7 @@ def write_report(
     galleries: Sequence[Gallery],
     notes: Sequence[str],
     settings: Mapping[str, Any],
+    cases: Cases | None = None,
 ) -> None:
     """Write the report, whole or not at all. All text is escaped.
 
@@ -91,6 +97,7 @@ def write_report(
         galleries: pictures of single images.
         notes: paragraphs that a reader must know, shown above everything else.
         settings: what produced the figures; nested mappings are shown with dotted names.
+        cases: every test image, as a list to sort and to filter.
 
     Raises:
         OSError: the file cannot be written; an older one is left as it was.
@@ -112,6 +119,9 @@ def write_report(
         galleries=[gallery for gallery in galleries if gallery.cases],
         notes=notes,
         settings=_flat(settings),
+        policy=policy(),
+        cases_style=asset("cases.css"),
+        cases="".join(case_list([cases], "All cases")) if cases and cases.total else "",
     )
     write_atomically(Path(path), page)
 

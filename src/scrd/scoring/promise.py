@@ -98,3 +98,25 @@ def worst_rate(groups: Sequence[Hashable], false_alarm_rate: float, promise: Pro
     count, ratio = len(sizes), max(sizes) * len(sizes) / len(groups)
     excess = ratio / (count + 1) if promise == "image" else (ratio - 1) / count
     return false_alarm_rate + (1 - false_alarm_rate) * excess
+
+
+def promised(groups: Sequence[Hashable], false_alarm_rate: float, promise: Promise) -> str:
+    """What a threshold promises, and of which images, in words.
+
+    Args:
+        groups: (M,), group of each calibration image.
+        false_alarm_rate: in (0, 1).
+        promise: what the threshold was made for.
+    """
+    rate, worst = false_alarm_rate, worst_rate(groups, false_alarm_rate, promise)
+    if promise == "group":
+        unequal = f" (at worst {worst:.2g}, since groups differ in size)" * (worst > 1.001 * rate)
+        return (
+            "of normal images of new groups, such as patients, a share of "
+            f"{rate:g} or less is flagged on average{unequal}"
+        )
+    return (
+        f"a share of {rate:g} or less is flagged on average of normal images that are exchangeable "
+        "with the single calibration images; of images of new groups, such as patients, it may be "
+        f"up to {worst:.2g}, the more the images of one group are alike"
+    )

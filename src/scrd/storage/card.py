@@ -9,7 +9,7 @@ from scrd.config import Config
 from scrd.data.contract import Contract
 from scrd.data.preprocess import Preprocessing
 from scrd.scoring.calibration import Calibration
-from scrd.scoring.promise import worst_rate
+from scrd.scoring.promise import promised
 
 
 def model_card(
@@ -61,7 +61,8 @@ def model_card(
         "## How it decides",
         "",
         f"- Pooling `{calibration.pooling}`.",
-        f"- Flags a score of at least {calibration.threshold:.6g}: {_promised(calibration)}.",
+        f"- Flags a score of at least {calibration.threshold:.6g}: "
+        f"{promised(calibration.groups, calibration.false_alarm_rate, calibration.promise)}.",
     ]
     if calibration.silence:
         lines.append(f"- **Warning: {calibration.silence}.**")
@@ -90,23 +91,6 @@ def _why_so_many(config: Config, normals: Mapping[str, Any]) -> str:
     return (
         f" ({share:.0%}: a quarter, or more where a false-alarm rate of "
         f"{config.false_alarm_rate:g} takes more groups)"
-    )
-
-
-def _promised(calibration: Calibration) -> str:
-    """What the threshold promises, and of which images."""
-    rate, groups = calibration.false_alarm_rate, calibration.groups
-    worst = worst_rate(groups, rate, calibration.promise)
-    if calibration.promise == "group":
-        unequal = f" (at worst {worst:.2g}, since groups differ in size)" * (worst > 1.001 * rate)
-        return (
-            "of normal images of new groups, such as patients, a share of "
-            f"{rate:g} or less is flagged on average{unequal}"
-        )
-    return (
-        f"a share of {rate:g} or less is flagged on average of normal images that are exchangeable "
-        "with the single calibration images; of images of new groups, such as patients, it may be "
-        f"up to {worst:.2g}, the more the images of one group are alike"
     )
 
 
