@@ -96,6 +96,7 @@ def test_a_folder_is_watched_and_results_name_the_files(model, study, tmp_path):
         paths = {row["path"] for row in csv.DictReader(file)}
     assert paths == {str(path) for path in study}
     assert {p.name[:2] for p in folder.glob("*.dcm")} >= {"sr", "sc"}
+    assert all(path.name in (folder / "index.html").read_text() for path in study)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,7 @@ def test_a_cluster_of_its_own_answers_as_one_process_does_and_is_gone_afterwards
     files = {p.relative_to(tmp_path / "local") for p in tmp_path.glob("local/[om]*/**/*.[jn]p*")}
     assert len(files) == 40 + 40
     assert all((tmp_path / "ray" / path).is_file() for path in files)
+    assert (tmp_path / "ray" / "index.html").read_text().count('"overlays/') == 40
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])

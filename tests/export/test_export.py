@@ -304,7 +304,7 @@ from scrd.outputs.pictures import Outputs
 
 export, data, out = map(Path, sys.argv[1:])
 score_all(ExportedScorer.load(export), list_sources([data]), out, Outputs(raw_maps=True))
-heavy = {"torch", "timm", "torchvision", "lightning_fabric", "safetensors", "scipy"}
+heavy = {"torch", "timm", "torchvision", "lightning_fabric", "safetensors", "scipy", "jinja2"}
 print(sorted(heavy & set(sys.modules)))
 """
 
@@ -328,5 +328,6 @@ def test_scoring_needs_no_torch(grey, tmp_path):
     assert done.stdout == "[]\n"
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 11
     assert len((tmp_path / "covariates.csv").read_text().splitlines()) == 11
+    assert (tmp_path / "index.html").read_text().count('"overlays/') == 10
     assert len(list((tmp_path / "overlays").iterdir())) == 10
     assert len(list((tmp_path / "maps").iterdir())) == 10

@@ -83,9 +83,9 @@ def watch(
         refusal = ""
         if kinds and summary.unwritten and not summary.objects:
             refusal = f"no DICOM object could be written: {summary.unwritten[0]}"
-        tables = sorted(results.glob("*.csv")) if folder is not None else []
+        shown = [*results.glob("*.csv"), *results.glob("index.html")] if folder is not None else []
         return Results(
-            (*summary.objects, *tables),
+            (*summary.objects, *sorted(shown)),
             in_words(summary, len(listing.copies)),
             bool(summary.flagged_studies),
             refusal,

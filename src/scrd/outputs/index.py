@@ -15,7 +15,7 @@ from scrd.scoring.verdicts import SeriesResult, StudyResult, Verdict
 NAME = "index.html"
 _TABLES = ("scores.csv", "series.csv", "studies.csv", "errors.csv", "warnings.csv")
 _MANY = 12
-_BLUNT = "the model knows none of this size, so that the p-value is blunt"
+_BLUNT = "the model knows no {} of this size, which makes the p-value blunt"
 
 
 class Index:
@@ -77,7 +77,7 @@ class Index:
         if refused and scored:
             notes.append(f"{len(refused)} of them without a score: {refused[0].reason}")
         if verdict is not None and verdict.how != "calibrated":
-            notes.append(_BLUNT)
+            notes.append(_BLUNT.format("series" if within else "studies"))
         problems = (problem for one in parts for problem in one.series.problems)
         doubts = _few([*problems, *(doubt for s in scored for doubt in s.doubts)])
         if verdict is None:

@@ -109,4 +109,5 @@ class Cases:
             part = next(state for state in STATES if state not in whole)
             words += f"{''.join(f'all that are {state}, ' for state in whole)}"
             words += f"{kept[part]:,} of {self.counts[part]:,} that are {part}, those "
-        return words + "with the highest scores. The rest is only in scores.csv."
+        table = {"series": "series.csv", "study": "studies.csv"}.get(self.noun, "scores.csv")
+        return f"{words}with the highest scores. The rest is only in {table}."

@@ -85,18 +85,18 @@ def _page(lists: Sequence[Cases], model: Model, tables: Sequence[str]) -> Iterat
 
 def _facts(lists: Sequence[Cases]) -> Iterator[tuple[str, str]]:
     """Name and figure of what the head counts."""
-    for cases in lists:
-        if not cases.total:
-            continue
-        flagged = cases.counts["flagged"]
+    shown = [cases for cases in lists if cases.total]
+    alone = len(shown) == 1
+    for cases in shown:
+        name = {"image": "Images", "study": "Studies"}.get(cases.noun, "Series")
+        flagged = f"{cases.counts['flagged']:,}"
+        yield name, f"{cases.total:,}" + f" <small>{flagged} flagged</small>" * (not alone)
+        if alone:
+            yield "Flagged", flagged
+    for cases in shown:
         if cases.noun == "image":
-            yield "Images", f"{cases.total:,}"
-            yield "Flagged", f"{flagged:,}"
-            yield "Without a score", f"{cases.counts['refused']:,}"
-            yield "Doubtful", f"{cases.doubted:,}"
-        else:
-            name = {"study": "Studies"}.get(cases.noun, cases.noun.capitalize())
-            yield name, f"{cases.total:,} <small>{flagged:,} flagged</small>"
+            yield f"{'W' if alone else 'Images w'}ithout a score", f"{cases.counts['refused']:,}"
+            yield f"Doubtful{' images' * (not alone)}", f"{cases.doubted:,}"
 
 
 def _promise(model: Model) -> str:

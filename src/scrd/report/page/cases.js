@@ -68,10 +68,10 @@
   };
   // [what it sorts by, its word in the choice for phones, how]; the second way is the other way round
   const SORTS = {
-    score: ["Highest score first", by((row) => row.score), by((row) => row.score, true)],
-    p: ["Smallest p first", by((row) => row.p, true), by((row) => row.p)],
+    score: ["By score", by((row) => row.score), by((row) => row.score, true)],
+    p: ["By p", by((row) => row.p, true), by((row) => row.p)],
     name: ["By name", (a, b) => collator.compare(a.name, b.name), (a, b) => collator.compare(b.name, a.name)],
-    doubts: ["Most doubts first", by((row) => row.doubts.length), by((row) => row.doubts.length, true)],
+    doubts: ["By doubts", by((row) => row.doubts.length), by((row) => row.doubts.length, true)],
   };
   const FALLING = { score: true, p: false, name: false, doubts: true };
 
