@@ -201,3 +201,24 @@ def test_the_report_of_an_evaluation_has_the_list_too(page, tmp_path):
     assert names(page) == ["c.png"]
     page.locator("td.name a").click()
     page.get_by_text("No heat map was written for it.").wait_for()
+
+
+@pytest.mark.parametrize("page", [DESK, PHONE], indirect=True, ids=["light", "dark"])
+def test_axe_finds_nothing_wrong(page, run, tmp_path):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="no axe: access is not tried"
+    ).Axe()
+    levels = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+    cases = Cases("image")
+    cases.add(Row("a.png", 2.0, 0.01, True, ("too dark",), abnormal=True, kind="glioma"))
+    cases.add(Row("b.png", None, refusal="broken", abnormal=True, kind="glioma"))
+    parts = {"metrics": {}, "figures": [], "galleries": [], "notes": [], "settings": {}}
+    write_report(tmp_path / "report.html", title="T", subtitle="S", **parts, cases=cases)
+    for folder, name in ((run, "index.html"), (tmp_path, "report.html")):
+        visit(page, folder, name)
+        for opened in (False, True):
+            if opened:
+                page.locator("td.name a").first.click()
+                page.locator("dialog[open] h2").wait_for()
+            found = axe.run(page, options=levels)
+            assert found.violations_count == 0, found.generate_report()
