@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import time
 import weakref
 from functools import partial
@@ -18,6 +19,7 @@ from scrd.data.source import Source
 from scrd.detector import Detector
 from scrd.errors import ImageError
 from scrd.evaluation.test_set import evaluate
+from scrd.outputs import eval_folder
 from scrd.outputs.eval_folder import write_evaluation
 from scrd.outputs.names import output_names
 from scrd.outputs.pictures import write_overlay, write_raw_map
@@ -221,6 +223,31 @@ def test_an_evaluation_is_written_whole(detector, evaluation, tmp_path):
     assert "1 test images could not be read" in page
     assert page.count("data:image/jpeg") == 6 + 6 + 5 + 5  # six of the seven tumours, twice
     assert page.count("data:image/svg") == 3
+
+
+def test_heat_maps_are_drawn_and_linked_where_they_are_wanted(
+    detector, evaluation, tmp_path, monkeypatch
+):
+    def fails_once(detector, scored, path, title):
+        if scored.path.name == "6.png":
+            raise ZeroDivisionError
+        write_overlay(detector, scored, path, title)
+
+    monkeypatch.setattr(eval_folder, "write_overlay", fails_once)
+    run = write_evaluation(tmp_path, detector, evaluation, overlays=True)
+    page = (tmp_path / "report.html").read_text()
+    found = re.search(r'id="cases-data">(.*?)</script>', page, re.S)[1]
+    (level,) = json.loads(found)
+    linked = {row[0]: row[6] for row in level["rows"]}
+    assert len(linked) == level["total"] == 13  # the unreadable one has its row
+    assert [name for name, path in linked.items() if path is None] == [
+        "tumour/6.png",
+        "tumour/9.png",
+    ]
+    listed = (tmp_path / ".scrd-files").read_text().splitlines()
+    for path in filter(None, linked.values()):
+        assert (tmp_path / path).is_file() and path in listed
+    assert len(run.unwritten) == 1 and "heat map of test/tumour/6.png" in run.unwritten[0]
 
 
 def test_a_test_set_of_one_class_is_reported_too(detector, tree, tmp_path):

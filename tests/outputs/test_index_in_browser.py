@@ -195,6 +195,7 @@ def test_the_report_of_an_evaluation_has_the_list_too(page, tmp_path):
     write_report(tmp_path / "report.html", title="T", subtitle="S", **parts, cases=cases)
     visit(page, tmp_path, "report.html")
     assert names(page) == ["c.png", "a.png", "b.png"]
+    assert not page.locator(".thumb").first.is_visible()  # there is no heat map to show
     page.get_by_label("Which cases").select_option("Abnormal, not flagged")
     assert names(page) == ["b.png"]
     page.get_by_label("Which cases").select_option("Normal, flagged")

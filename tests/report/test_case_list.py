@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from scrd.report.case_list import asset, case_list, policy
+from scrd.report.case_list import case_list, policy, script
 from scrd.report.cases import Cases, Row
 from scrd.report.html import write_report
 
@@ -70,10 +70,10 @@ def test_hostile_names_and_reasons_are_data_and_end_nothing():
     page = page_of(cases(*rows, *refused))
     seen = Scripts(page)
     assert len(seen.scripts) == 2
-    assert seen.scripts[1] == asset("cases.js")
+    assert seen.scripts[1] == script()
     assert set(seen.tags) == {"section", "h2", "noscript", "p", "div", "script"}
     assert "alert(1)" not in page.replace(seen.scripts[0], "")
-    assert page.replace(asset("cases.js"), "").isascii()
+    assert page.replace(script(), "").isascii()
     (level,) = data(page)
     assert names(level) == [*HOSTILE, *HOSTILE]
     assert {level["texts"][row[5]] for row in level["rows"][len(rows) :]} == set(HOSTILE)
@@ -81,7 +81,7 @@ def test_hostile_names_and_reasons_are_data_and_end_nothing():
 
 def test_a_page_lets_no_script_run_but_that_of_the_list():
     assert re.search(r"default-src 'none'.*script-src 'sha256-[A-Za-z0-9+/=]{44}'$", policy())
-    assert "</" not in asset("cases.js") and "innerHTML" not in asset("cases.js")
+    assert "</" not in script() and "innerHTML" not in script()
 
 
 def test_pictures_are_addresses():

@@ -26,9 +26,15 @@ def asset(name: str) -> str:
     return files("scrd.report").joinpath("page").joinpath(name).read_text(encoding="utf-8")
 
 
+def script() -> str:
+    """What makes the rows a list."""
+    parts = "".join(asset(f"{name}.js") for name in ("rows", "list", "one"))
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
+
+
 def policy() -> str:
     """The page's content security policy: pictures beside it, and the one script of the list."""
-    digest = b64encode(sha256(asset("cases.js").encode()).digest()).decode("ascii")
+    digest = b64encode(sha256(script().encode()).digest()).decode("ascii")
     return (
         "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; "
         f"img-src data: file: 'self'; script-src 'sha256-{digest}'"
@@ -62,7 +68,7 @@ def case_list(lists: Sequence[Cases], title: str) -> Iterator[str]:
         yield "," * bool(number)
         yield from _level(cases)
     yield "]</script>\n<script>"
-    yield asset("cases.js")
+    yield script()
     yield "</script>\n"
 
 
