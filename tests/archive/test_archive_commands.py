@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from scrd.cli import app
 from scrd.config import Config
 from scrd.detector import Detector
 from scrd.dicom.uids import tag
+from scrd.monitor.stream import read_stream
 from synthetic_volumes import head, write_dicom
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")
@@ -96,6 +98,18 @@ def test_a_folder_is_watched_and_results_name_the_files(model, study, tmp_path):
         paths = {row["path"] for row in csv.DictReader(file)}
     assert paths == {str(path) for path in study}
     assert {p.name[:2] for p in folder.glob("*.dcm")} >= {"sr", "sc"}
+    by_state, by_table = (
+        read_stream([place], Detector.load(model).fingerprint)
+        for place in (tmp_path / "state", folder)
+    )
+    assert [(i.score, i.flag, i.study, i.covariates) for i in by_state.images] == [
+        (i.score, i.flag, i.study, i.covariates) for i in by_table.images
+    ]
+    result = scrd("status", tmp_path / "state", "--json")
+    [told] = json.loads(result.stdout)
+    assert (result.exit_code, told["done"], told["health"]) == (0, 1, "well")
+    assert told["drift"]["counted"] == 1 and told["model_folder"] == str(model.resolve())
+    assert not any(word in result.stdout for word in ("Doe", "ID50", "1.2.3.50"))
 
 
 @pytest.mark.parametrize(

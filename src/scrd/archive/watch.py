@@ -153,7 +153,7 @@ def watch(
             while not stop.is_set():
                 try:
                     while archive.poll(state) and not stop.is_set():
-                        pass
+                        pulse.answered()
                     while not stop.is_set() and (job := state.claim()):
                         outcomes[work(job)] += 1
                         back()
