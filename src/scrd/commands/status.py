@@ -51,7 +51,9 @@ def status(
             rate = _rates(one, drift)
             found.append((one, drift, rate, note))
     if as_json:
-        told = [{**one.to_dict(), **_of_drift(drift, rate, note)} for one, drift, rate, note in found]
+        told = [
+            {**one.to_dict(), **_of_drift(drift, rate, note)} for one, drift, rate, note in found
+        ]
         out.print(json.dumps(told, indent=1, allow_nan=False))
     else:
         for one, drift, rate, note in found:
