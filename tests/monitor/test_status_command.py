@@ -150,6 +150,22 @@ def test_a_reference_takes_the_place_of_the_calibration_normals(make_state, writ
     assert scrd("status", path, "--reference", weeks).exit_code == 0
 
 
+def test_a_copy_of_the_state_file_is_a_reference(make_state, tmp_path):
+    clinic = QUIET + [2, 0, 0, 0]
+    path = make_state("state", clinic[:75])
+    copy = tmp_path / "first-weeks"
+    copy.write_bytes(path.read_bytes())
+    result = scrd("status", path, "--reference", copy)
+    assert (result.exit_code, "every study is in the reference" in said(result.stderr)) == (2, True)
+    make_state("state", clinic[75:], prefix="t")
+    assert scrd("status", path).exit_code == 4
+    result = scrd("status", path, "--reference", copy, "--json")
+    assert result.exit_code == 0, result.output
+    [told] = json.loads(result.stdout)
+    assert (told["drift"]["images"], told["drift"]["counted"]) == (150, 75)
+    assert "75 images are of studies that came before" in str(told["drift"]["notes"])
+
+
 def test_a_model_that_is_gone_costs_only_the_drift(make_state, model, tmp_path):
     path = make_state("state", DRIFTED)
     model.rename(tmp_path / "moved")
