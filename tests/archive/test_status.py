@@ -152,6 +152,17 @@ def test_a_beat_that_cannot_be_written_costs_nothing(state, path):
         assert read_status(path, 0.0).in_hand == "ab"
 
 
+def test_a_damaged_file_is_named(state, path):
+    state._db.execute("DELETE FROM watcher")
+    with pytest.raises(ScrdError, match=f"{path}: a state file of scrd watch, but damaged"):
+        read_status(path, 0.0)
+    state.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + bytes(len(whole) - 4096))
+    with pytest.raises(ScrdError, match=f"{path}: cannot be read: "):
+        read_status(path, 0.0)
+
+
 def test_state_files_are_found_among_others(tmp_path):
     for name in ("b", "a"):
         State(tmp_path / name, name=name, model="m").close()

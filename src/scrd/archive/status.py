@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scrd.errors import ScrdError
-from scrd.outputs.history_file import is_database, is_state, reading
+from scrd.outputs.history_file import HistoryError, is_database, is_state, reading
 
 SILENT_SECONDS = 60.0
 """A process that gave no sign of life for so long is dead."""
@@ -142,8 +142,10 @@ def read_status(path: Path, since: float, now: float | None = None) -> Status:
     now = time.time() if now is None else now
     with reading(path) as db:
         db.row_factory = sqlite3.Row
-        (archive,) = db.execute("SELECT name FROM archive").fetchone()
+        archive = db.execute("SELECT name FROM archive").fetchone()
         watcher = db.execute("SELECT * FROM watcher").fetchone()
+        if archive is None or watcher is None:
+            raise HistoryError(f"{path}: a state file of scrd watch, but damaged")
         counted = db.execute(
             "SELECT outcome, reason, flagged, seconds FROM history WHERE at >= ?", (since,)
         ).fetchall()
@@ -157,7 +159,7 @@ def read_status(path: Path, since: float, now: float | None = None) -> Status:
     done = [row for row in counted if row["outcome"] == "done"]
     return Status(
         state=path,
-        archive=archive,
+        archive=archive["name"],
         health=health,
         told=told,
         **{
