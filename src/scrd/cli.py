@@ -25,6 +25,7 @@ from scrd.commands.common import (
 from scrd.commands.dataset import app as dataset
 from scrd.commands.monitor import monitor
 from scrd.commands.score import score
+from scrd.commands.status import status
 from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.system.console import (
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(score)
 app.command()(watch)
+app.command()(status)
 app.command()(monitor)
 app.add_typer(bench, name="bench")
 app.add_typer(dataset, name="dataset")
