@@ -24,6 +24,7 @@ from scrd.commands.common import (
 )
 from scrd.commands.dataset import app as dataset
 from scrd.commands.score import score
+from scrd.commands.serve import serve, token
 from scrd.commands.train import train
 from scrd.commands.watch import watch
 from scrd.system.console import (
@@ -48,6 +49,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(score)
 app.command()(watch)
+app.command()(serve)
+app.command()(token)
 app.add_typer(bench, name="bench")
 app.add_typer(dataset, name="dataset")
 
