@@ -15,7 +15,12 @@ from typing import Any
 
 
 class Channel:
-    """Messages of the server, and to it; made first thing in the child's main thread."""
+    """Messages of the server, and to it; made first thing in the child's main thread.
+
+    Attributes:
+        messages: of the server, in order.
+        resting: set when the server wants nothing more to be begun.
+    """
 
     def __init__(self) -> None:
         # what a library prints must not come between the messages
@@ -25,12 +30,17 @@ class Channel:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         self._mutex = threading.Lock()
+        self.resting = threading.Event()
         self.messages: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="scrd-line", daemon=True).start()
 
     def _read(self) -> None:
         for line in sys.stdin:
-            self.messages.put(json.loads(line))
+            message = json.loads(line)
+            if message.get("do") == "rest":
+                self.resting.set()
+            else:
+                self.messages.put(message)
         os._exit(0)
 
     def tell(self, **message: Any) -> None:

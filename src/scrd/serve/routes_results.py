@@ -205,7 +205,7 @@ async def _drawn(
         raise Refused(404, f"the result has {len(images)} images, counted from 0")
     if maps:
         arguments["maps"] = str(_maps(service, found))
-    path: Path = await service.artist.draw(
+    return await service.artist.draw(
         what,
         service.cached(found["job"], f"{found['id']}-{number}-{name or what}.{suffix}"),
         fingerprint=found["fingerprint"],
@@ -214,9 +214,9 @@ async def _drawn(
         folder=str(service.store.uploads / found["job"]),
         **arguments,
     )
-    return path
 
 
 def _maps(service: Service, found: dict[str, Any]) -> Path:
     name = "shadow.npy" if found["shadow"] else "maps.npy"
-    return service.store.results / found["job"] / name
+    folder: Path = service.store.results / str(found["job"])
+    return folder / name

@@ -24,10 +24,12 @@ class _Server(uvicorn.Server):
     service: Service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if not self.should_exit:
-            log.info("stopping: the job in hand is finished, the others wait in the store")
-            self.service.announce_stop()
-        super().handle_exit(sig, frame)
+        if self.should_exit:
+            self.force_exit = True
+            return
+        log.info("stopping: the job in hand is finished, the others wait in the store")
+        self.service.announce_stop()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -65,6 +65,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+        self._useful = False  # the worker that runs has done a job
         self._rate = 0.0  # images a second, of late
 
     @property
@@ -104,6 +105,8 @@ class Supervisor:
         """Let the job in hand end, if it does so in time; the others wait in the store."""
         self._stopping = True
         self._wake.set()
+        if self.worker is not None:
+            await self.worker.tell(do="rest")
         if self._task is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._task), self._limits.drain_seconds)
@@ -117,7 +120,7 @@ class Supervisor:
     async def _run(self) -> None:
         deaths = 0
         while not self._stopping:
-            born = time.monotonic()
+            self._useful = False
             worker = await Child.start(
                 "scrd.serve.worker", str(self._store.folder), *self._arguments
             )
@@ -138,7 +141,7 @@ class Supervisor:
             if self._stopping:
                 break
             await self._bury(why or f"the worker died ({how})")
-            deaths = deaths + 1 if time.monotonic() - born < 10 else 0
+            deaths = 0 if self._useful else deaths + 1
             await asyncio.sleep(min(0.1 * 2**deaths, _LONGEST_PAUSE))
 
     async def _load_all(self, worker: Child) -> None:
@@ -157,7 +160,7 @@ class Supervisor:
         try:
             while True:
                 await self._fill(worker)
-                if self._stopping and not self._begun:
+                if self._stopping and not self._given:
                     return ""
                 waking = asyncio.create_task(self._wake.wait())
                 done, _ = await asyncio.wait(
@@ -311,6 +314,7 @@ class Supervisor:
             scoring=report["seconds"],
             storing=time.monotonic() - begun,
         )
+        self._useful = True
         self._release(job)
         self._tell(job, "done")
 

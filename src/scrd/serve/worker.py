@@ -94,6 +94,9 @@ class Worker:
         """
         listed: list[tuple[Mapping[str, Any], Listing, str]] = []
         for job in jobs:
+            if self._channel.resting.is_set():
+                self._channel.tell(say="back", job=job["id"])
+                continue
             self._channel.tell(say="begun", job=job["id"])
             try:
                 folder = self._store / "uploads" / job["id"]
@@ -115,6 +118,9 @@ class Worker:
             sources = [source for _, listing in mine for source in listing.sources]
             results = scorer.score(sources, batch_size=self._batch_size)
             for i, (job, listing) in enumerate(mine):
+                if self._channel.resting.is_set() and i:
+                    self._channel.tell(say="back", job=job["id"])
+                    continue
                 try:
                     self._one(job, listing, name, scorer, results, shadow)
                 except Exception as error:
