@@ -63,7 +63,8 @@ def unpack(received: Received, limits: Limits) -> None:
 
 def _wanted(member: zipfile.ZipInfo) -> bool:
     parts = member.filename.replace("\\", "/").split("/")
-    return not member.is_dir() and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
+    hidden = any(p.startswith(".") and p.strip(".") or p == "__MACOSX" for p in parts)
+    return not member.is_dir() and not hidden
 
 
 def _member(
