@@ -15,10 +15,11 @@ from scrd.serve.limits import Limits
 from scrd.serve.uploads import Received, Refused, receive, text_of
 
 KIND = {"content-type": "multipart/form-data; boundary=x"}
+USUAL = Limits()
 PART = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
 
 
-def received(folder, chunks, limits=Limits(), kind=KIND["content-type"], length=None):
+def received(folder, chunks, limits=USUAL, kind=KIND["content-type"], length=None):
     async def stream():
         for chunk in chunks:
             if isinstance(chunk, float):
@@ -139,10 +140,12 @@ def test_zips_that_are_not_taken(tmp_path, content, limits, status):
 
 def test_a_bomb_costs_no_more_than_the_lid(tmp_path):
     file = BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("bomb", "w", force_zip64=True) as member:
-            for _ in range(400):
-                member.write(bytes(1 << 20))
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("bomb", "w", force_zip64=True) as member,
+    ):
+        for _ in range(400):
+            member.write(bytes(1 << 20))
     limits = Limits(unzip_free_bytes=4 << 20, unzip_ratio=10)
     with pytest.raises(Refused, match="swells"):
         unpack(packed(tmp_path, file.getvalue()), limits)
