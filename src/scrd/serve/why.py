@@ -52,10 +52,10 @@ def explain(
         said.append(f"It is not flagged whatever it shows: {calibration.silence}.")
     else:
         word = "at or above" if image["flag"] else "below"
+        rate = _percent(calibration.false_alarm_rate)
         said.append(
             f"It is {'' if image['flag'] else 'not '}flagged: the score is {word} the threshold, "
-            f"{calibration.threshold:.3g}, which {calibration.false_alarm_rate:.3g} of normals "
-            "pass by chance."
+            f"{calibration.threshold:.3g}, which {rate} of normals pass by chance."
         )
     row, column = np.unravel_index(int(np.nanargmax(values)), values.shape)
     vertical = _THIRDS[0][min(2, 3 * int(row) // values.shape[0])]
@@ -69,13 +69,13 @@ def explain(
     if share:
         said.append(
             f"Inside the contour, {_percent(share)} of the picture, the map is above "
-            f"{calibration.map_threshold:.3g}: {calibration.false_alarm_rate:.3g} of normal "
+            f"{calibration.map_threshold:.3g}: {_percent(calibration.false_alarm_rate)} of normal "
             "images reach that anywhere."
         )
     else:
         said.append(
             f"Nowhere is the map above {calibration.map_threshold:.3g}, which "
-            f"{calibration.false_alarm_rate:.3g} of normal images reach anywhere: no contour."
+            f"{_percent(calibration.false_alarm_rate)} of normal images reach anywhere: no contour."
         )
     weights = image["scale_weights"]
     if len(weights) > 1 and max(weights) > 1.2 / len(weights):
