@@ -93,10 +93,7 @@ class Guard:
         thing = str(path.get("result") or path.get("job") or path.get("name") or "")
         address = (scope.get("client") or ("",))[0]
         name = who.name if who else "nobody"
-        try:
-            service.audit.note(name, address, f"{scope['method']} {route}", thing, status)
-        except Exception as error:  # a full disk must not stop what is asked of it
-            log.error("the audit log takes no more: %s", type(error).__name__)
+        service.audit.note(name, address, f"{scope['method']} {route}", thing, status)
         log.debug("%s %s %d %.3f s", scope["method"], route, status, seconds)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from scrd.serve.store import Store, sync_folder
+from scrd.serve.store import Store, sync_file, sync_folder
 
 Status = Literal["queued", "done", "failed"]
 
@@ -50,6 +50,23 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Done:
+    """What came of a job.
+
+    Attributes:
+        job: its name.
+        results: rows of the table ``results``.
+        notes: what else there is to say, a sentence each.
+        work: the folder of its maps; moved when the job is finished.
+    """
+
+    job: str
+    results: Sequence[dict[str, Any]]
+    notes: Sequence[str]
+    work: Path
+
+
+@dataclass(frozen=True)
 class Waiting:
     """What is queued, jobs in hand included.
 
@@ -83,6 +100,18 @@ class Jobs:
                 if folder.name not in kept:
                     shutil.rmtree(folder, ignore_errors=True)
 
+    def begin(self) -> Path:
+        """A folder for the files of a new job, empty.
+
+        It is forgotten at the next start unless the job is accepted.
+
+        Raises:
+            OSError: the disk takes no more.
+        """
+        folder = self._store.uploads / new_id()
+        folder.mkdir(mode=0o700)
+        return folder
+
     def accept(
         self,
         folder: Path,
@@ -96,7 +125,7 @@ class Jobs:
         """Take a job; its bytes and its row are on the disk when this returns.
 
         Args:
-            folder: in ``work``, with files ``0``, ``1``, ... that are on the disk already; moved.
+            folder: of `begin`, with files ``0``, ``1``, ... that are on the disk already.
             names: what the client calls them.
             size: bytes of all of them.
             owner: name of the token.
@@ -106,28 +135,22 @@ class Jobs:
         Raises:
             OSError: the disk takes no more.
         """
-        job = new_id()
-        place = self._store.uploads / job
         sync_folder(folder)
-        os.rename(folder, place)
         sync_folder(self._store.uploads)
         try:
             with self._store.change() as db:
                 db.execute(
                     "INSERT INTO jobs (id, key, owner, model, status, created, bytes, files)"
                     " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
-                    (job, key, owner, model, time.time(), size, json.dumps(list(names))),
+                    (folder.name, key, owner, model, time.time(), size, json.dumps(list(names))),
                 )
         except sqlite3.IntegrityError:
-            shutil.rmtree(place, ignore_errors=True)
             earlier = self.by_key(key)
             if earlier is None:
                 raise
+            shutil.rmtree(folder, ignore_errors=True)
             return earlier
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
-        return self.get(job)
+        return self.get(folder.name)
 
     def get(self, job: str) -> Job:
         """One job.
@@ -168,38 +191,35 @@ class Jobs:
         )[0]
         return Waiting(row["jobs"], row["bytes"])
 
-    def finish(
-        self, job: str, results: Sequence[dict[str, Any]], notes: Sequence[str], work: Path
-    ) -> bool:
-        """Take a job out of the queue with its results, all at once.
+    def finish(self, done: Sequence[Done]) -> None:
+        """Take jobs out of the queue with their results, all at once.
 
-        Args:
-            job: its name.
-            results: rows of the table ``results``.
-            notes: what else there is to say.
-            work: the folder of its maps; moved.
-
-        Returns:
-            False where it was finished before: then nothing is changed, and the folder goes.
+        One that was finished before is left as it was.
         """
-        place = self._store.results / job
-        if self.get(job).status != "queued":
-            shutil.rmtree(work, ignore_errors=True)
-            return False
-        # left by a server that was killed before the row was written
-        shutil.rmtree(place, ignore_errors=True)
-        os.rename(work, place)
+        fresh = [one for one in done if self.get(one.job).status == "queued"]
+        for one in done:
+            if one not in fresh:
+                shutil.rmtree(one.work, ignore_errors=True)
+                continue
+            for path in one.work.iterdir():
+                sync_file(path)
+            sync_folder(one.work)
+            place = self._store.results / one.job
+            # left by a server that was killed before the row was written
+            shutil.rmtree(place, ignore_errors=True)
+            os.rename(one.work, place)
         sync_folder(self._store.results)
         with self._store.change() as db:
-            db.execute(
-                "UPDATE jobs SET status = 'done', ended = ?, notes = ? WHERE id = ?",
-                (time.time(), json.dumps(list(notes)), job),
-            )
-            for row in results:
-                columns = ", ".join(row)
-                marks = ", ".join("?" * len(row))
-                db.execute(f"INSERT INTO results ({columns}) VALUES ({marks})", (*row.values(),))
-        return True
+            for one in fresh:
+                db.execute(
+                    "UPDATE jobs SET status = 'done', ended = ?, notes = ? WHERE id = ?",
+                    (time.time(), json.dumps(list(one.notes)), one.job),
+                )
+                for row in one.results:
+                    columns = ", ".join(row)
+                    marks = ", ".join("?" * len(row))
+                    values = (*row.values(),)
+                    db.execute(f"INSERT INTO results ({columns}) VALUES ({marks})", values)
 
     def fail(self, job: str, reason: str) -> None:
         """Give a job up."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,16 +47,19 @@ class Models:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._known: list[Version] | None = None
         self.loaded: dict[str, str | None] = {}
 
     def versions(self, name: str | None = None) -> list[Version]:
         """All versions that are known, or those of one name; the first one first."""
-        rows = self._store.rows("SELECT * FROM models ORDER BY name, since, rowid")
-        found = [
-            Version(r["name"], r["fingerprint"], Path(r["folder"]), r["role"], r["since"])
-            for r in rows
-        ]
-        return [v for v in found if name in (None, v.name)]
+        known = self._known
+        if known is None:
+            rows = self._store.rows("SELECT * FROM models ORDER BY name, since, rowid")
+            known = self._known = [
+                Version(r["name"], r["fingerprint"], Path(r["folder"]), r["role"], r["since"])
+                for r in rows
+            ]
+        return [v for v in known if name in (None, v.name)]
 
     def current(self) -> list[Version]:
         """The versions that are loaded."""
@@ -67,6 +72,12 @@ class Models:
             if version.role != "standby":
                 table.setdefault(version.name, {})[version.role] = version.fingerprint
         return {name: roles for name, roles in table.items() if "active" in roles}
+
+    @contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        with self._store.change() as db:
+            yield db
+        self._known = None
 
     def add(
         self, name: str, folder: Path, fingerprint: str, silence: str | None, *, given: bool
@@ -81,7 +92,7 @@ class Models:
             given: when the service was started: a version that is new to the store answers then.
         """
         self.loaded[fingerprint] = silence
-        with self._store.change() as db:
+        with self._changing() as db:
             known = db.execute(
                 "SELECT 1 FROM models WHERE name = ? AND fingerprint = ?", (name, fingerprint)
             ).fetchone()
@@ -114,7 +125,7 @@ class Models:
             raise KeyError(fingerprint)
         if versions[fingerprint].role == "active" and role != "active":
             raise ValueError("this version answers now: let another one answer first")
-        with self._store.change() as db:
+        with self._changing() as db:
             if role != "standby":
                 db.execute(
                     "UPDATE models SET role = 'standby' WHERE name = ? AND role = ?", (name, role)
@@ -127,7 +138,7 @@ class Models:
     def forget_others(self, wanted: Sequence[tuple[str, Path]]) -> None:
         """Know no name that is not served any more, and no version that is gone."""
         names = {name for name, _ in wanted}
-        with self._store.change() as db:
+        with self._changing() as db:
             for version in self.versions():
                 if version.name not in names or not version.folder.is_dir():
                     db.execute(

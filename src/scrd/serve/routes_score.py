@@ -13,7 +13,7 @@ from scrd.serve import schemas
 from scrd.serve.access import Asking, Readers, TheService, Writers
 from scrd.serve.archives import unpack
 from scrd.serve.events import encode
-from scrd.serve.jobs import Job, new_id
+from scrd.serve.jobs import Job
 from scrd.serve.service import Service
 from scrd.serve.uploads import Received, Refused, receive
 
@@ -90,11 +90,11 @@ async def score(request: Request, response: Response, service: TheService, who: 
     limits = service.limits
     if coming <= limits.body_bytes and (service.store.free_bytes() - coming < limits.free_bytes):
         raise Refused(507, "the disk is nearly full")
-    folder = service.store.work / f"upload-{new_id()}"
     begun = time.monotonic()
     service.uploading += 1
+    folder, accepted = None, False
     try:
-        folder.mkdir(mode=0o700)
+        folder = service.jobs.begin()
         received = await receive(
             request.stream(),
             headers.get("content-type", ""),
@@ -106,11 +106,12 @@ async def score(request: Request, response: Response, service: TheService, who: 
         if model is not None and model not in service.models.table():
             raise Refused(422, "there is no model of this name")
         job = await anyio.to_thread.run_sync(_accept, service, received, who.name, model, key)
+        accepted = True
     except OSError as error:
         raise Refused(507, f"the store takes no more: {error.strerror}") from None
     finally:
         service.uploading -= 1
-        if folder.exists():
+        if folder is not None and not accepted:
             await anyio.to_thread.run_sync(service.drop, folder)
     service.metrics.uploaded(time.monotonic() - begun)
     service.supervisor.wake()

@@ -140,6 +140,7 @@ class Service:
                 await self._tidying
         await self.supervisor.stop()
         await self.artist.close()
+        await asyncio.to_thread(self.audit.close)
 
     async def _tidy(self) -> None:
         while True:

@@ -118,7 +118,9 @@ class Store:
         self.results = self.folder / "results"
         self.models = self.folder / "models"
         self.work = self.folder / "work"
-        self._mutex = threading.RLock()
+        self._mutex = threading.RLock()  # of those who write
+        self._reader = threading.local()
+        self._opened: list[sqlite3.Connection] = []
         self._lock = FileLock(self.folder / "serve.lock")
         file = self.folder / "serve.sqlite"
         try:
@@ -128,6 +130,7 @@ class Store:
             for place in (self.uploads, self.results, self.models, self.work):
                 place.mkdir(exist_ok=True, mode=0o700)
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+            self._file = file
             self._db = self._connect(file)
             # of who read what, the last second may be lost with the power, but not with the process
             self._light = self._connect(file)
@@ -182,9 +185,14 @@ class Store:
             db.execute("COMMIT")
 
     def rows(self, query: str, values: tuple[object, ...] = ()) -> list[sqlite3.Row]:
-        """What a query finds."""
-        with self._mutex:
-            return self._db.execute(query, values).fetchall()
+        """What a query finds; waits for nobody who writes."""
+        if not hasattr(self._reader, "db"):
+            self._reader.db = self._connect(self._file)
+            self._reader.db.execute("PRAGMA query_only = ON")
+            with self._mutex:
+                self._opened.append(self._reader.db)
+        found: list[sqlite3.Row] = self._reader.db.execute(query, values).fetchall()
+        return found
 
     def row(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Row | None:
         """The first row that a query finds."""
@@ -199,7 +207,9 @@ class Store:
         """Let go of the folder."""
         for name in ("_db", "_light"):
             if hasattr(self, name):
-                getattr(self, name).close()
+                self._opened.append(getattr(self, name))
+        for db in self._opened:
+            db.close()
         self._lock.release()
 
     def __enter__(self) -> Store:
@@ -207,6 +217,12 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def sync_file(path: Path) -> None:
+    """Have the content of a file on the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

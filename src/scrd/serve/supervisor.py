@@ -15,7 +15,7 @@ from typing import Any
 from scrd.errors import ScrdError
 from scrd.serve.child import Child
 from scrd.serve.faults import where
-from scrd.serve.jobs import Job, Jobs, new_id
+from scrd.serve.jobs import Done, Job, Jobs, new_id
 from scrd.serve.limits import Limits
 from scrd.serve.metrics import Metrics
 from scrd.serve.models import Models
@@ -62,6 +62,8 @@ class Supervisor:
         self._given: dict[str, Job] = {}  # to the worker
         self._begun: dict[str, float] = {}  # by it, in order
         self._loading: dict[tuple[str, str], asyncio.Future[str]] = {}
+        self._finished: list[str] = []  # by the worker, and not yet counted
+        self._taking: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -136,6 +138,8 @@ class Supervisor:
                 log.error("the supervisor failed: %s", where(error))
                 why = "the server could not take its results over"
             how = await worker.end()
+            if self._taking is not None:
+                await asyncio.wait([self._taking])  # what was done before counts
             self.worker = None
             self._models.loaded.clear()
             if self._stopping:
@@ -232,7 +236,7 @@ class Supervisor:
             self.progress[job] = (message["done"], message["of"])
             self._tell(job, "queued")
         elif say == "done":
-            await self._take_over(job)
+            self._take_over(job)
         elif say == "failed":
             await asyncio.to_thread(self._jobs.fail, job, message["reason"])
             self._metrics.failed(message["reason"])
@@ -270,53 +274,54 @@ class Supervisor:
         self._ever = self._ever or not self._loading
         self._publish({"event": "models"})
 
-    async def _take_over(self, job: str) -> None:
-        work = self._store.work / job
-        begun = time.monotonic()
-        known = self._given[job]
+    def _take_over(self, job: str) -> None:
+        """Have a job's results counted; those that come meanwhile are counted together."""
+        self._finished.append(job)
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._take_all())
 
-        def take() -> dict[str, Any]:
+    async def _take_all(self) -> None:
+        while self._finished:
+            some, self._finished = self._finished, []
+            begun = time.monotonic()
+            try:
+                reports = await asyncio.to_thread(self._count, some)
+            except Exception as error:
+                log.error("results could not be stored: %s", where(error))
+                await self._again(
+                    some, "its results could not be stored", isinstance(error, OSError)
+                )
+                await asyncio.sleep(1.0)
+                continue
+            for job, report in zip(some, reports, strict=True):
+                images = sum(row["images"] for row in report["results"])
+                if report["seconds"] > 0:
+                    rate = images / report["seconds"]
+                    self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+                since = begun - self._begun.get(job, begun)
+                self._metrics.finished(
+                    report["results"],
+                    report["model"],
+                    queued=time.time() - self._given[job].created - since,
+                    scoring=report["seconds"],
+                    storing=time.monotonic() - begun,
+                )
+                self._useful = True
+                self._release(job)
+                self._tell(job, "done")
+        self.wake()
+
+    def _count(self, jobs: Sequence[str]) -> list[dict[str, Any]]:
+        """Put results into the store; returns what the worker reported."""
+        reports, done = [], []
+        for job in jobs:
+            work = self._store.work / job
             report: dict[str, Any] = json.loads((work / "report.json").read_text(encoding="utf-8"))
             (work / "report.json").unlink()
-            now = time.time()
-            rows = [
-                {
-                    **row,
-                    "id": new_id(),
-                    "job": job,
-                    "place": place,
-                    "shadow": int(shadow),
-                    "model": report["model"],
-                    "fingerprint": report[fingerprint],
-                    "created": now,
-                    "flag": None if row["flag"] is None else int(row["flag"]),
-                    "detail": json.dumps(row["detail"]),
-                }
-                for shadow, key, fingerprint in (
-                    (False, "results", "fingerprint"),
-                    (True, "shadow", "shadow_fingerprint"),
-                )
-                for place, row in enumerate(report[key])
-            ]
-            self._jobs.finish(job, rows, report["notes"], work)
-            return report
-
-        report = await asyncio.to_thread(take)
-        images = sum(row["images"] for row in report["results"])
-        scoring = begun - self._begun.get(job, begun)
-        if report["seconds"] > 0:
-            rate = images / report["seconds"]
-            self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
-        self._metrics.finished(
-            report["results"],
-            report["model"],
-            queued=time.time() - known.created - scoring,
-            scoring=report["seconds"],
-            storing=time.monotonic() - begun,
-        )
-        self._useful = True
-        self._release(job)
-        self._tell(job, "done")
+            reports.append(report)
+            done.append(Done(job, _rows(job, report), report["notes"], work))
+        self._jobs.finish(done)
+        return reports
 
     def _release(self, job: str) -> None:
         self._given.pop(job, None)
@@ -332,13 +337,7 @@ class Supervisor:
         self._metrics.worker_deaths.inc()
         hand = list(self._begun)
         log.error("%s; %d jobs in hand wait again", why, len(hand))
-        for job in await asyncio.to_thread(self._jobs.crashed, hand):
-            shutil.rmtree(self._store.work / job.id, ignore_errors=True)
-            if job.crashes >= self._limits.crashes and job.status == "queued":
-                reason = f"{why}; it was tried {job.crashes} times"
-                await asyncio.to_thread(self._jobs.fail, job.id, reason)
-                self._metrics.failed(reason)
-                self._tell(job.id, "failed")
+        await self._again(hand, why, False)
         self._given.clear()
         self._begun.clear()
         self.progress.clear()
@@ -346,3 +345,46 @@ class Supervisor:
             if not future.done():
                 future.set_exception(ScrdError(why))
         self._loading.clear()
+
+    async def _again(self, hand: Sequence[str], why: str, innocent: bool) -> None:
+        """Put jobs back that were begun; one that this happened to too often fails.
+
+        Args:
+            hand: the jobs.
+            why: it came to this.
+            innocent: it was not their doing.
+        """
+        known = [] if innocent else await asyncio.to_thread(self._jobs.crashed, hand)
+        for job in hand:
+            shutil.rmtree(self._store.work / job, ignore_errors=True)
+            self._release(job)
+        for one in known:
+            if one.crashes >= self._limits.crashes and one.status == "queued":
+                reason = f"{why}; it was tried {one.crashes} times"
+                await asyncio.to_thread(self._jobs.fail, one.id, reason)
+                self._metrics.failed(reason)
+                self._tell(one.id, "failed")
+
+
+def _rows(job: str, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the table of results, those of a model on trial behind the others."""
+    now = time.time()
+    return [
+        {
+            **row,
+            "id": new_id(),
+            "job": job,
+            "place": place,
+            "shadow": int(shadow),
+            "model": report["model"],
+            "fingerprint": report[fingerprint],
+            "created": now,
+            "flag": None if row["flag"] is None else int(row["flag"]),
+            "detail": json.dumps(row["detail"]),
+        }
+        for shadow, key, fingerprint in (
+            (False, "results", "fingerprint"),
+            (True, "shadow", "shadow_fingerprint"),
+        )
+        for place, row in enumerate(report[key])
+    ]

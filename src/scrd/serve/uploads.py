@@ -5,7 +5,6 @@ What a client calls a file is kept as a text and never becomes a path.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from scrd.serve.limits import Limits
+from scrd.serve.store import sync_file
 
 _FIELD_BYTES = 4096
 _NAME_CHARACTERS = 1024
@@ -191,5 +191,4 @@ def _too_large(limits: Limits) -> str:
 
 def _sync(folder: Path) -> None:
     for path in folder.iterdir():
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
+        sync_file(path)

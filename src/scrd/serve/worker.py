@@ -229,8 +229,6 @@ class Worker:
                     inside = {files[path] for path, _ in one.series.places}
                     row["name"] = _common([job["names"][i] for i in sorted(inside)])
                     rows.append(row)
-            file.flush()
-            os.fsync(file.fileno())
         for failure in listing.failures:
             row = failure_row(failure, files[failure.path])
             row["name"] = job["names"][files[failure.path]]
