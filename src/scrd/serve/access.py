@@ -1,4 +1,7 @@
-"""What routes ask for: the service, who asks, and what one must be allowed to."""
+"""What routes ask for: the service, who asks, and what one must be allowed to.
+
+All of it is answered at once: what is not ``async`` would be sent to another thread for it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from scrd.serve.service import Service
 from scrd.serve.uploads import Refused
 
 
-def the_service(request: Request) -> Service:
+async def the_service(request: Request) -> Service:
     """The running service."""
     service: Service = request.app.state.service
     return service
 
 
-def asking(request: Request) -> Who:
+async def asking(request: Request) -> Who:
     """Who asks; the door has seen to it that somebody does.
 
     Raises:
@@ -34,7 +37,7 @@ Asking = Annotated[Who, Depends(asking)]
 
 
 def _needs(role: Role) -> Any:
-    def check(who: Asking) -> None:
+    async def check(who: Asking) -> None:
         if not who.may(role):
             raise Refused(403, f"the token {who.name} may not do this: it takes the role {role}")
 
