@@ -227,6 +227,12 @@ def test_beyond_this_machine_only_with_tokens_and_tls(host):
     check_address(host, tokens=True, tls=False, behind_proxy=True)
 
 
+def test_behind_a_proxy_there_are_tokens():
+    with pytest.raises(ConfigError, match="--behind-proxy"):
+        check_address("127.0.0.1", tokens=False, tls=False, behind_proxy=True)
+    check_address("127.0.0.1", tokens=True, tls=False, behind_proxy=True)
+
+
 def test_loopback_needs_nothing():
     for host in ("127.0.0.1", "localhost", "::1"):
         check_address(host, tokens=False, tls=False, behind_proxy=False)

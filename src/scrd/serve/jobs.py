@@ -238,6 +238,14 @@ class Jobs:
             )
         return [self.get(job) for job in jobs]
 
+    def failed(self, since: float) -> list[Job]:
+        """The jobs that failed since a time, the newest first, at most 20."""
+        rows = self._store.rows(
+            "SELECT * FROM jobs WHERE status = 'failed' AND ended >= ? ORDER BY ended DESC LIMIT 20",
+            (since,),
+        )
+        return [_job(row) for row in rows]
+
     def delete(self, job: str) -> None:
         """Forget a job, its results and its files; marks stay."""
         with self._store.change() as db:

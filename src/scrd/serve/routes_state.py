@@ -57,6 +57,10 @@ def state(service: TheService) -> Any:
         "queued": service.jobs.waiting().jobs,
         "today": service.results.counts(midnight),
         "refusals": service.results.refusals(midnight),
+        "failed": [
+            {"id": job.id, "ended": job.ended, "files": len(job.files), "reason": job.reason}
+            for job in service.jobs.failed(midnight)
+        ],
         "p_values": tenths,
         "drift": None,
         "models": [_version(service, v) for v in service.models.versions()],

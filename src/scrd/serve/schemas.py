@@ -178,6 +178,15 @@ class Session(BaseModel):
     tokens: bool = Field(description="Whether there are tokens at all.")
 
 
+class Failed(BaseModel):
+    """A job that failed."""
+
+    id: str
+    ended: float | None
+    files: int
+    reason: str
+
+
 class State(BaseModel):
     """How the service does."""
 
@@ -188,6 +197,7 @@ class State(BaseModel):
     queued: int
     today: dict[str, int]
     refusals: list[tuple[str, int]]
+    failed: list[Failed] = Field(description="Jobs that failed today.")
     p_values: list[int] = Field(description="How many of the last 1,000 lie in each tenth of 0..1.")
     drift: dict[str, Any] | None = Field(description="What watches the p-values for drift says.")
     models: list[VersionOut]

@@ -155,8 +155,18 @@ export function listView(main, state, who, onsent) {
   }
 
   const running = new Map();
+  let before = state.queued; // those that were there before this page listened
+  say();
+  function say() {
+    const left = Math.max(running.size, before);
+    fill(
+      jobs,
+      left ? el("span", { class: "busy" }, `${count(left, "job")} waiting or being scored…`) : null,
+    );
+  }
+
   async function progress(event) {
-    if (event && event.event === "job") {
+    if (event.event === "job") {
       if (["done", "failed"].includes(event.status)) running.delete(event.job);
       else running.set(event.job, event);
       if (event.status === "failed") {
@@ -166,11 +176,8 @@ export function listView(main, state, who, onsent) {
         );
       }
     }
-    const left = running.size;
-    fill(
-      jobs,
-      left ? el("span", { class: "busy" }, `${count(left, "job")} waiting or being scored…`) : null,
-    );
+    if (event.status === "done") before = Math.max(0, before - 1);
+    say();
   }
 
   return { refresh, progress };

@@ -35,6 +35,18 @@ export async function stateView(main, who) {
           el("ul", {}, state.refusals.map(([text, times]) => el("li", {}, `${text} (${times})`))),
         )
       : null,
+    state.failed.length
+      ? el(
+          "section",
+          {},
+          el("h2", {}, "Jobs that failed today"),
+          el(
+            "ul",
+            {},
+            state.failed.map((job) => el("li", {}, `${when(job.ended)}, ${count(job.files, "file")}: ${job.reason}`)),
+          ),
+        )
+      : null,
     pValues(state.p_values),
     el(
       "section",
@@ -161,7 +173,7 @@ function comparison(version, pairs) {
     el(
       "table",
       { class: "plain" },
-      el("thead", {}, el("tr", {}, ["", "On trial: flagged", "On trial: not flagged"].map((t) => el("th", { scope: "col" }, t)))),
+      el("thead", {}, el("tr", {}, el("td"), ["On trial: flagged", "On trial: not flagged"].map((t) => el("th", { scope: "col" }, t)))),
       el(
         "tbody",
         {},

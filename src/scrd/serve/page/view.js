@@ -18,6 +18,7 @@ export async function resultView(main, id, who) {
   const scores = images.map((image) => image.score ?? -Infinity);
   let slice = Math.max(0, scores.indexOf(Math.max(...scores)));
   const views = new Map();
+  let trialSaid = "";
   const trialViews = new Map();
   const aside = el("div", { class: "aside" });
   const bar = el("canvas", { class: "bar", role: "img" });
@@ -84,6 +85,11 @@ export async function resultView(main, id, who) {
       const wanted = [load(views, id, mine)];
       if (result.counterpart && settings.trial) wanted.push(load(trialViews, result.counterpart, mine));
       const [view, other] = await Promise.all(wanted);
+      if (other && !trialSaid) {
+        const trial = await get(`/v1/results/${result.counterpart}`);
+        trialSaid = `Model on trial, no verdict: score ${number(trial.score)}, p ${number(trial.p_value)}`;
+        panes.trial.caption.textContent = trialSaid;
+      }
       if (mine !== slice) return;
       problem.hidden = true;
       if (!controls.touched) settings.window = [...view.window];
