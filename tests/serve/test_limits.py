@@ -174,6 +174,21 @@ def test_five_gigabytes_are_refused_before_they_come(shared):
     assert "2,147,483,648 bytes" in answer
 
 
+def test_who_still_sends_sees_the_refusal(shared):
+    """Two megabytes are on their way when the refusal is clear from the first bytes."""
+    host, port = shared.url.removeprefix("http://").split(":")
+    for _ in range(5):
+        with socket.create_connection((host, int(port)), timeout=10) as line:
+            line.sendall(
+                f"POST /v1/score HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2000000\r\n".encode()
+                + b"Origin: https://evil.example\r\nConnection: close\r\n\r\n"
+            )
+            time.sleep(0.05)
+            line.sendall(bytes(2_000_000))
+            answer = b"".join(iter(lambda: line.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 403")
+
+
 def test_headers_cannot_be_injected(shared, client):
     name = "a\r\nX-Injected: yes\r\n.png"
     part = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'

@@ -69,10 +69,8 @@ def make_app(
     return app
 
 
-async def _refused(request: Request, error: Any) -> JSONResponse:
+async def _refused(_: Request, error: Any) -> JSONResponse:
     headers = {} if error.retry is None else {"retry-after": str(error.retry)}
-    if request.url.path == "/v1/score":
-        headers["connection"] = "close"  # what is still to come is not read
     return JSONResponse({"detail": error.reason}, error.status, headers)
 
 

@@ -116,9 +116,9 @@ def check_address(host: str, *, tokens: bool, tls: bool, behind_proxy: bool) -> 
     Raises:
         ConfigError: beyond this machine without tokens, or without TLS of its own or of a proxy.
     """
-    if behind_proxy and not tokens:
-        raise ConfigError("--behind-proxy lets other machines in: give --tokens")
     if is_loopback(host):
+        if behind_proxy and not tokens:
+            raise ConfigError("--behind-proxy lets other machines in: give --tokens")
         return
     if not tokens:
         raise ConfigError(

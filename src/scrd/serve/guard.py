@@ -23,6 +23,8 @@ log = logging.getLogger("scrd.serve")
 OPEN = ("/healthz", "/readyz", "/", "/favicon.ico")
 """Routes that need no token; so do the files of the page, which hold no data, and the sign-in."""
 
+_DRAINED = 16 << 20  # bytes of a refused body that are read all the same
+_DRAIN_SECONDS = 10.0
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _HEADERS = {
     "content-security-policy": (
@@ -51,6 +53,7 @@ class Guard:
             return
         service, headers = self._service(), Headers(scope=scope)
         status, begun = 0, time.perf_counter()
+        body = _Body(receive, headers.get("content-length", ""))
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -58,6 +61,9 @@ class Guard:
                 status = message["status"]
                 deadline.deadline = float("inf")  # a download may take its time
                 ready = MutableHeaders(scope=message)
+                # whoever still sends would otherwise see a broken line instead of the answer
+                if scope["method"] in ("POST", "PUT") and not await body.drain():
+                    ready["connection"] = "close"
                 for name, value in _HEADERS.items():
                     ready.setdefault(name, value)
                 if scope.get("scheme") == "https":
@@ -73,7 +79,7 @@ class Guard:
                 await _refuse(answer, *refusal)
             else:
                 try:
-                    await self._app(scope, receive, answer)
+                    await self._app(scope, body.receive, answer)
                 except Exception as error:
                     log.error("%s failed: %s", _route(scope), where(error))
                     if not status:
@@ -95,6 +101,29 @@ class Guard:
         name = who.name if who else "nobody"
         service.audit.note(name, address, f"{scope['method']} {route}", thing, status)
         log.debug("%s %s %d %.3f s", scope["method"], route, status, seconds)
+
+
+class _Body:
+    """A request's body, of which it is known whether it was read to its end."""
+
+    def __init__(self, receive: Receive, length: str) -> None:
+        self._receive = receive
+        self._long = length.isdecimal() and int(length) > _DRAINED
+        self._ended = False
+
+    async def receive(self) -> Message:
+        """The next part."""
+        message = await self._receive()
+        self._ended = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> bool:
+        """Read what is left, if it is not much; returns whether that was all."""
+        came = 0
+        with anyio.move_on_after(_DRAIN_SECONDS):
+            while not self._ended and not self._long and came <= _DRAINED:
+                came += len((await self.receive()).get("body", b""))
+        return self._ended
 
 
 def _judge(

@@ -241,7 +241,8 @@ class Jobs:
     def failed(self, since: float) -> list[Job]:
         """The jobs that failed since a time, the newest first, at most 20."""
         rows = self._store.rows(
-            "SELECT * FROM jobs WHERE status = 'failed' AND ended >= ? ORDER BY ended DESC LIMIT 20",
+            "SELECT * FROM jobs WHERE status = 'failed' AND ended >= ?"
+            " ORDER BY ended DESC LIMIT 20",
             (since,),
         )
         return [_job(row) for row in rows]
