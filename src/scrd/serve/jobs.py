@@ -15,6 +15,12 @@ from typing import Any, Literal
 
 from scrd.serve.store import Store, sync_file, sync_folder
 
+COLUMNS = (
+    "id", "job", "place", "shadow", "model", "fingerprint", "name", "kind", "created", "score",
+    "p_value", "flag", "refusal", "doubts", "images", "detail",
+)  # fmt: skip
+"""Of the table of results."""
+
 Status = Literal["queued", "done", "failed"]
 
 
@@ -215,11 +221,11 @@ class Jobs:
                     "UPDATE jobs SET status = 'done', ended = ?, notes = ? WHERE id = ?",
                     (time.time(), json.dumps(list(one.notes)), one.job),
                 )
-                for row in one.results:
-                    columns = ", ".join(row)
-                    marks = ", ".join("?" * len(row))
-                    values = (*row.values(),)
-                    db.execute(f"INSERT INTO results ({columns}) VALUES ({marks})", values)
+                db.executemany(
+                    f"INSERT INTO results ({', '.join(COLUMNS)})"
+                    f" VALUES ({', '.join('?' * len(COLUMNS))})",
+                    [[row[column] for column in COLUMNS] for row in one.results],
+                )
 
     def fail(self, job: str, reason: str) -> None:
         """Give a job up."""

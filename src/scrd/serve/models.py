@@ -65,6 +65,11 @@ class Models:
         """The versions that are loaded."""
         return [v for v in self.versions() if v.fingerprint in self.loaded]
 
+    def worth_loading(self) -> list[Version]:
+        """Those that answer or are on trial, and of each name the one that rested last."""
+        last = {v.name: v for v in sorted(self.versions(), key=lambda v: v.since) if _rests(v)}
+        return [v for v in self.versions() if not _rests(v) or last[v.name] == v]
+
     def table(self) -> dict[str, dict[str, str]]:
         """Name → which fingerprint answers, and which is on trial; loaded ones only."""
         table: dict[str, dict[str, str]] = {}
@@ -103,9 +108,7 @@ class Models:
                 )
                 return
             if given:
-                db.execute(
-                    "UPDATE models SET role = 'standby' WHERE name = ? AND role = 'active'", (name,)
-                )
+                _rest(db, name, "active")
             db.execute(
                 "INSERT INTO models VALUES (?, ?, ?, ?, ?)",
                 (name, fingerprint, str(folder), "active" if given else "standby", time.time()),
@@ -127,9 +130,7 @@ class Models:
             raise ValueError("this version answers now: let another one answer first")
         with self._changing() as db:
             if role != "standby":
-                db.execute(
-                    "UPDATE models SET role = 'standby' WHERE name = ? AND role = ?", (name, role)
-                )
+                _rest(db, name, role)
             db.execute(
                 "UPDATE models SET role = ?, since = ? WHERE name = ? AND fingerprint = ?",
                 (role, time.time(), name, fingerprint),
@@ -145,6 +146,17 @@ class Models:
                         "DELETE FROM models WHERE name = ? AND fingerprint = ?",
                         (version.name, version.fingerprint),
                     )
+
+
+def _rests(version: Version) -> bool:
+    return version.role == "standby"
+
+
+def _rest(db: sqlite3.Connection, name: str, role: Role) -> None:
+    db.execute(
+        "UPDATE models SET role = 'standby', since = ? WHERE name = ? AND role = ?",
+        (time.time(), name, role),
+    )
 
 
 def parse_models(given: Sequence[str]) -> list[tuple[str, Path]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import shutil
 import time
@@ -15,8 +14,10 @@ from typing import Any
 from scrd.errors import ScrdError
 from scrd.serve.child import Child
 from scrd.serve.faults import where
-from scrd.serve.jobs import Done, Job, Jobs, new_id
+from scrd.serve.harvest import Harvest, Report
+from scrd.serve.jobs import Job, Jobs
 from scrd.serve.limits import Limits
+from scrd.serve.loading import Loading
 from scrd.serve.metrics import Metrics
 from scrd.serve.models import Models
 from scrd.serve.store import Store
@@ -33,7 +34,6 @@ class Supervisor:
     Attributes:
         progress: job in hand → images done and images in all.
         worker: the process, where one runs.
-        fatal: why a model that the service was started with cannot be loaded.
     """
 
     def __init__(
@@ -53,22 +53,23 @@ class Supervisor:
     ) -> None:
         self.progress: dict[str, tuple[int, int]] = {}
         self.worker: Child | None = None
-        self.fatal = ""
-        self._on_fatal, self._ever = on_fatal, False
         self._store, self._jobs, self._models = store, jobs, models
         self._metrics, self._limits, self._publish = metrics, limits, publish
-        self._wanted = list(wanted)
         self._arguments = (device, str(batch_size), str(threads or 0))
         self._given: dict[str, Job] = {}  # to the worker
         self._begun: dict[str, float] = {}  # by it, in order
-        self._loading: dict[tuple[str, str], asyncio.Future[str]] = {}
-        self._finished: list[str] = []  # by the worker, and not yet counted
-        self._taking: asyncio.Task[None] | None = None
+        self._loading = Loading(models, wanted, on_fatal)
+        self._harvest = Harvest(store, jobs, self._counted, self._uncounted)
         self._wake = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._useful = False  # the worker that runs has done a job
         self._rate = 0.0  # images a second, of late
+
+    @property
+    def fatal(self) -> str:
+        """Why a model that the service was started with cannot be loaded; empty where all can."""
+        return self._loading.fatal
 
     @property
     def alive(self) -> bool:
@@ -96,12 +97,7 @@ class Supervisor:
         """
         if self.worker is None:
             raise ScrdError("the worker is being started again: try later")
-        key = (name, str(folder))
-        future = self._loading.get(key)
-        if future is None:
-            future = self._loading[key] = asyncio.get_running_loop().create_future()
-            await self.worker.tell(do="load", name=name, folder=str(folder))
-        return await asyncio.shield(future)
+        return await asyncio.shield(await self._loading.ask(self.worker, name, folder))
 
     async def stop(self) -> None:
         """Let the job in hand end, if it does so in time; the others wait in the store."""
@@ -118,6 +114,7 @@ class Supervisor:
         if self.worker is not None:
             await self.worker.end()
             self.worker = None
+        await self._harvest.settle()
 
     async def _run(self) -> None:
         deaths = 0
@@ -129,7 +126,7 @@ class Supervisor:
             self.worker = worker
             why = ""
             try:
-                await self._load_all(worker)
+                await self._loading.begin(worker)
                 why = await self._work(worker)
             except asyncio.CancelledError:
                 await worker.end()
@@ -138,8 +135,7 @@ class Supervisor:
                 log.error("the supervisor failed: %s", where(error))
                 why = "the server could not take its results over"
             how = await worker.end()
-            if self._taking is not None:
-                await asyncio.wait([self._taking])  # what was done before counts
+            await self._harvest.settle()  # what was done before counts
             self.worker = None
             self._models.loaded.clear()
             if self._stopping:
@@ -147,15 +143,6 @@ class Supervisor:
             await self._bury(why or f"the worker died ({how})")
             deaths = 0 if self._useful else deaths + 1
             await asyncio.sleep(min(0.1 * 2**deaths, _LONGEST_PAUSE))
-
-    async def _load_all(self, worker: Child) -> None:
-        remembered = [(v.name, v.folder) for v in self._models.versions()]
-        wanted = list(dict.fromkeys([*self._wanted, *remembered]))
-        for key in [(name, str(folder)) for name, folder in wanted]:
-            self._loading[key] = asyncio.get_running_loop().create_future()
-            # nobody may wait for it
-            self._loading[key].add_done_callback(lambda f: f.cancelled() or f.exception())
-            await worker.tell(do="load", name=key[0], folder=key[1])
 
     async def _work(self, worker: Child) -> str:
         """Until the worker is dead or stopped; returns what there is to say of its end."""
@@ -236,7 +223,7 @@ class Supervisor:
             self.progress[job] = (message["done"], message["of"])
             self._tell(job, "queued")
         elif say == "done":
-            self._take_over(job)
+            self._harvest.take(job)
         elif say == "failed":
             await asyncio.to_thread(self._jobs.fail, job, message["reason"])
             self._metrics.failed(message["reason"])
@@ -245,83 +232,32 @@ class Supervisor:
             self._tell(job, "failed")
         elif say == "back":
             self._release(job)
-        elif say == "loaded":
-            fingerprint = message["fingerprint"]
-            await asyncio.to_thread(
-                self._models.add,
-                message["name"],
-                Path(message["folder"]),
-                fingerprint,
-                message["silence"],
-                given=(message["name"], Path(message["folder"])) in self._wanted,
-            )
-            log.info("model %s: version %s is loaded", message["name"], fingerprint[:12])
-            self._settled(message, fingerprint)
-        elif say == "not loaded":
-            log.error("model %s: %s", message["name"], message["reason"])
-            if (message["name"], Path(message["folder"])) in self._wanted and not self._ever:
-                self.fatal = f"model {message['name']}: {message['reason']}"
-                self._on_fatal()
-            self._settled(message, ScrdError(message["reason"]))
+        else:
+            await self._loading.heard(message)
+            self._publish({"event": "models"})
 
-    def _settled(self, message: dict[str, Any], outcome: str | ScrdError) -> None:
-        future = self._loading.pop((message["name"], message["folder"]), None)
-        if future is not None and not future.done():
-            if isinstance(outcome, str):
-                future.set_result(outcome)
-            else:
-                future.set_exception(outcome)
-        self._ever = self._ever or not self._loading
-        self._publish({"event": "models"})
-
-    def _take_over(self, job: str) -> None:
-        """Have a job's results counted; those that come meanwhile are counted together."""
-        self._finished.append(job)
-        if self._taking is None or self._taking.done():
-            self._taking = asyncio.create_task(self._take_all())
-
-    async def _take_all(self) -> None:
-        while self._finished:
-            some, self._finished = self._finished, []
-            begun = time.monotonic()
-            try:
-                reports = await asyncio.to_thread(self._count, some)
-            except Exception as error:
-                log.error("results could not be stored: %s", where(error))
-                await self._again(
-                    some, "its results could not be stored", isinstance(error, OSError)
-                )
-                await asyncio.sleep(1.0)
-                continue
-            for job, report in zip(some, reports, strict=True):
-                images = sum(row["images"] for row in report["results"])
-                if report["seconds"] > 0:
-                    rate = images / report["seconds"]
-                    self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
-                since = begun - self._begun.get(job, begun)
-                self._metrics.finished(
-                    report["results"],
-                    report["model"],
-                    queued=time.time() - self._given[job].created - since,
-                    scoring=report["seconds"],
-                    storing=time.monotonic() - begun,
-                )
-                self._useful = True
-                self._release(job)
-                self._tell(job, "done")
+    def _counted(self, job: str, report: Report, storing: float) -> None:
+        """The results of a job are in the store."""
+        images = sum(row["images"] for row in report["results"])
+        if report["seconds"] > 0:
+            rate = images / report["seconds"]
+            self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+        since = time.monotonic() - storing - self._begun.get(job, time.monotonic())
+        self._metrics.finished(
+            report["results"],
+            report["model"],
+            queued=time.time() - storing - self._given[job].created - since,
+            scoring=report["seconds"],
+            storing=storing,
+        )
+        self._useful = True
+        self._release(job)
+        self._tell(job, "done")
         self.wake()
 
-    def _count(self, jobs: Sequence[str]) -> list[dict[str, Any]]:
-        """Put results into the store; returns what the worker reported."""
-        reports, done = [], []
-        for job in jobs:
-            work = self._store.work / job
-            report: dict[str, Any] = json.loads((work / "report.json").read_text(encoding="utf-8"))
-            (work / "report.json").unlink()
-            reports.append(report)
-            done.append(Done(job, _rows(job, report), report["notes"], work))
-        self._jobs.finish(done)
-        return reports
+    async def _uncounted(self, jobs: Sequence[str], innocent: bool) -> None:
+        await self._again(jobs, "its results could not be stored", innocent)
+        self.wake()
 
     def _release(self, job: str) -> None:
         self._given.pop(job, None)
@@ -341,10 +277,7 @@ class Supervisor:
         self._given.clear()
         self._begun.clear()
         self.progress.clear()
-        for future in self._loading.values():
-            if not future.done():
-                future.set_exception(ScrdError(why))
-        self._loading.clear()
+        self._loading.lost(why)
 
     async def _again(self, hand: Sequence[str], why: str, innocent: bool) -> None:
         """Put jobs back that were begun; one that this happened to too often fails.
@@ -364,27 +297,3 @@ class Supervisor:
                 await asyncio.to_thread(self._jobs.fail, one.id, reason)
                 self._metrics.failed(reason)
                 self._tell(one.id, "failed")
-
-
-def _rows(job: str, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of results, those of a model on trial behind the others."""
-    now = time.time()
-    return [
-        {
-            **row,
-            "id": new_id(),
-            "job": job,
-            "place": place,
-            "shadow": int(shadow),
-            "model": report["model"],
-            "fingerprint": report[fingerprint],
-            "created": now,
-            "flag": None if row["flag"] is None else int(row["flag"]),
-            "detail": json.dumps(row["detail"]),
-        }
-        for shadow, key, fingerprint in (
-            (False, "results", "fingerprint"),
-            (True, "shadow", "shadow_fingerprint"),
-        )
-        for place, row in enumerate(report[key])
-    ]
