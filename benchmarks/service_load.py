@@ -93,10 +93,9 @@ def serve(
                     answer = http.post("/v1/score", files=parts)
                 answer.raise_for_status()
                 job = answer.json()["id"]
-                with http.stream("GET", f"/v1/jobs/{job}/events") as events:
-                    for _ in events.iter_raw():
-                        pass
-                rows = http.get(f"/v1/jobs/{job}").json()["results"]
+                rows = []
+                while not rows:
+                    rows = http.get(f"/v1/jobs/{job}?wait=45").json()["results"]
                 seconds.append(time.perf_counter() - sent)
                 for row in rows:
                     results[row["id"]] += 1

@@ -153,6 +153,14 @@ def test_progress_is_told_until_the_end(client):
         assert '"done"' in "".join(stream.iter_text())
 
 
+def test_one_may_wait_for_the_end_of_a_job(client):
+    job = send(client, ("a.png", picture(9))).json()["id"]
+    answer = client.get(f"/v1/jobs/{job}", params={"wait": 30}).json()
+    assert answer["status"] == "done" and len(answer["results"]) == 1
+    assert client.get(f"/v1/jobs/{job}", params={"wait": 300}).status_code == 422
+    assert client.get("/v1/jobs/" + "0" * 32, params={"wait": 1}).status_code == 404
+
+
 def test_the_list_is_filtered_sorted_and_paged(client):
     files = [(f"list {i}.png", picture(i + 50, spot=i % 3 == 0)) for i in range(7)]
     job = finished(client, send(client, *files).json()["id"])["id"]

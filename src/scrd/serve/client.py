@@ -22,6 +22,7 @@ from scrd.errors import ScrdError
 
 _AGAIN = (429, 502, 503, 504)
 _LONGEST = 30.0
+_WAIT = 20.0  # seconds that the service is asked to wait
 
 
 class ServiceError(ScrdError):
@@ -114,13 +115,15 @@ class Client:
         Raises:
             ServiceError: it failed, or it takes longer than ``seconds``.
         """
-        end, pause = time.monotonic() + seconds, 0.05
+        end = time.monotonic() + seconds
         while job.status in ("queued", "scoring"):
-            if time.monotonic() > end:
+            left = end - time.monotonic()
+            if left < 0:
                 raise ServiceError(f"job {job.id} is not done after {seconds:g} s")
-            time.sleep(pause)
-            pause = min(2 * pause, 2.0)
-            job = self.job(job.id)
+            begun = time.monotonic()
+            job = _job(self._get(f"/v1/jobs/{job.id}?wait={min(left, _WAIT):.1f}").json())
+            if time.monotonic() - begun < 1.0:  # it stops, and does not wait
+                time.sleep(0.02)
         if job.status == "failed":
             raise ServiceError(f"job {job.id} failed: {job.reason}")
         return job

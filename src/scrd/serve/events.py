@@ -9,6 +9,7 @@ from typing import Any
 
 from scrd.serve.uploads import Refused
 
+ENDED = ("done", "failed")
 _BEHIND = 256  # events that a listener may be behind
 _BEAT = 15.0  # seconds between two signs of life
 
@@ -19,10 +20,14 @@ class Events:
     def __init__(self, most: int) -> None:
         self._most = most
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         self._queues: set[asyncio.Queue[dict[str, Any] | None]] = set()
 
     def publish(self, event: dict[str, Any]) -> None:
         """Tell all listeners; one that is too far behind is told to look anew."""
+        if event.get("status") in ENDED:
+            for waiting in self._waiting.pop(event["job"], ()):
+                waiting.set()
         for queue in self._queues:
             if queue.qsize() >= _BEHIND:
                 while not queue.empty():
@@ -48,6 +53,19 @@ class Events:
         self._queues.add(queue)
         return queue
 
+    def expect(self, job: str) -> asyncio.Event:
+        """What is set when a job ends, from now on; see `no_longer`."""
+        waiting = asyncio.Event()
+        self._waiting.setdefault(job, set()).add(waiting)
+        return waiting
+
+    def no_longer(self, job: str, waiting: asyncio.Event) -> None:
+        """Expect the end of a job no more."""
+        others = self._waiting.get(job, set())
+        others.discard(waiting)
+        if not others:
+            self._waiting.pop(job, None)
+
     def forget(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
         """Do not listen any more."""
         self._queues.discard(queue)
@@ -69,7 +87,7 @@ class Events:
                 if job is not None and event.get("job") not in (job, None):
                     continue
                 yield encode(event)
-                if job is not None and event.get("status") in ("done", "failed"):
+                if job is not None and event.get("status") in ENDED:
                     return
         finally:
             self.forget(queue)
@@ -78,6 +96,9 @@ class Events:
         """End all streams."""
         for queue in self._queues:
             queue.put_nowait(None)
+        for job in list(self._waiting):
+            for waiting in self._waiting.pop(job):
+                waiting.set()
 
 
 def encode(event: dict[str, Any]) -> bytes:

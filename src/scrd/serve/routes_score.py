@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from functools import partial
+from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from scrd.serve import schemas
@@ -19,6 +20,7 @@ from scrd.serve.uploads import Received, Refused, receive
 
 router = APIRouter(prefix="/v1", tags=["jobs"])
 
+_FEW = 16  # files of a job whose results are read without another thread
 _BODY = {
     "requestBody": {
         "required": True,
@@ -132,9 +134,26 @@ def _accept(
 
 
 @router.get("/jobs/{job}", response_model=schemas.Job, dependencies=[Readers])
-def get_job(job: str, service: TheService) -> Any:
+async def get_job(
+    job: str,
+    service: TheService,
+    wait: Annotated[
+        float, Query(ge=0, le=45, description="Seconds to wait for its end before answering.")
+    ] = 0,
+) -> Any:
     """How far a job is; its results, when it is done."""
-    return _job(service, service.jobs.get(job), results=True)
+    ended = service.events.expect(job)
+    try:
+        found = service.jobs.get(job)
+        if wait and found.status == "queued" and not service.stopping:
+            with anyio.move_on_after(wait):
+                await ended.wait()
+            found = service.jobs.get(job)
+    finally:
+        service.events.no_longer(job, ended)
+    if len(found.files) <= _FEW:
+        return _job(service, found, results=True)
+    return await anyio.to_thread.run_sync(partial(_job, service, found, results=True))
 
 
 @router.get("/jobs/{job}/events", dependencies=[Readers])
