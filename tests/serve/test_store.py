@@ -155,6 +155,8 @@ def test_results_are_filtered(store, jobs):
     assert names("p_value")[-1] == "c%.png" and names("doubts")[0] == "berta.png"
     assert names(shadow=True) == ["Anna.png"]
     assert [p for _, p in results.p_values()] == [0.01, 0.5]
+    assert [p for _, p in results.p_values(last=1)] == [0.5]
+    assert results.p_values("other") == []
     assert results.counts(0) == {"results": 3, "flagged": 1, "refused": 1, "doubted": 1}
     assert results.refusals(0) == [("broken", 1)]
 

@@ -92,8 +92,6 @@ def _member(
                     413, f"a zip that swells to more than {limits.unzip_ratio:g} times its size"
                 )
             file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
     return total
 
 

@@ -131,7 +131,7 @@ class Jobs:
         """Take a job; its bytes and its row are on the disk when this returns.
 
         Args:
-            folder: of `begin`, with files ``0``, ``1``, ... that are on the disk already.
+            folder: of `begin`, with files ``0``, ``1``, ...
             names: what the client calls them.
             size: bytes of all of them.
             owner: name of the token.
@@ -141,6 +141,8 @@ class Jobs:
         Raises:
             OSError: the disk takes no more.
         """
+        for path in folder.iterdir():
+            sync_file(path)
         sync_folder(folder)
         sync_folder(self._store.uploads)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -134,15 +133,22 @@ class Results:
         details = [json.loads(row["detail"]) for row in rows]
         return [d for d in details if d["study"] is not None and d["study"]["tag"] == tag]
 
-    def p_values(self, model: str | None = None) -> Iterator[tuple[float, float]]:
-        """When and p-value of every result with a score, the oldest first: the stream."""
-        condition, values = ("AND model = ?", (model,)) if model else ("", ())
-        for row in self._store.rows(
+    def p_values(self, model: str | None = None, last: int = -1) -> list[tuple[float, float]]:
+        """The stream of p-values, the oldest first.
+
+        Args:
+            model: of this one alone.
+            last: so many of the newest; all by default.
+
+        Returns:
+            When and p-value of each result with a score.
+        """
+        rows = self._store.rows(
             "SELECT created, p_value FROM results WHERE shadow = 0 AND p_value IS NOT NULL"
-            f" {condition} ORDER BY created, rowid",
-            values,
-        ):
-            yield row["created"], row["p_value"]
+            " AND model = COALESCE(?, model) ORDER BY created DESC, rowid DESC LIMIT ?",
+            (model, last),
+        )
+        return [(row["created"], row["p_value"]) for row in reversed(rows)]
 
     def counts(self, since: float) -> dict[str, int]:
         """How many there are since a time, how many flagged, refused and doubted."""

@@ -85,7 +85,7 @@ async def score(request: Request, response: Response, service: TheService, who: 
             return _job(service, earlier)
     if service.stopping:
         raise Refused(503, "the service is stopping", retry=30)
-    if service.uploading >= service.limits.uploads or await anyio.to_thread.run_sync(service.full):
+    if service.uploading >= service.limits.uploads or service.full():
         raise Refused(429, "the queue is full", retry=service.supervisor.wait_seconds())
     declared = headers.get("content-length", "")
     coming = int(declared) if declared.isdecimal() else 0

@@ -45,7 +45,7 @@ def state(service: TheService) -> Any:
     """What the page tells of the service."""
     midnight = time.mktime((*time.localtime()[:3], 0, 0, 0, 0, 0, -1))
     tenths = [0] * 10
-    for _, p in list(service.results.p_values())[-1000:]:
+    for _, p in service.results.p_values(last=1000):
         tenths[min(9, int(10 * p))] += 1
     reasons = service.not_ready()
     limits = service.limits

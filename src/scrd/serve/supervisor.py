@@ -61,6 +61,7 @@ class Supervisor:
         self._loading = Loading(models, wanted, on_fatal)
         self._harvest = Harvest(store, jobs, self._counted, self._uncounted)
         self._wake = asyncio.Event()
+        self._hungry = True  # there may be jobs that the worker could be given
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._useful = False  # the worker that runs has done a job
@@ -81,7 +82,8 @@ class Supervisor:
         self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
-        """There is a new job."""
+        """There is a new job, or room for one."""
+        self._hungry = True
         self._wake.set()
 
     def wait_seconds(self) -> int:
@@ -168,6 +170,8 @@ class Supervisor:
                     await self._heard(message)
                 elif not self._begun and not self._loading:
                     last = time.monotonic()
+                if not done:
+                    self._hungry = True  # a second passed; the disk may have room again
                 allowed = (
                     self._limits.load_seconds if self._loading else self._limits.silence_seconds
                 )
@@ -179,7 +183,7 @@ class Supervisor:
     async def _fill(self, worker: Child) -> None:
         """Give the worker what it can work on, and a batch to go on with."""
         table = self._models.table()
-        if self._stopping or self._loading or not table:
+        if not self._hungry or self._stopping or self._loading or not table:
             return
         if self._store.free_bytes() < self._limits.free_bytes // 2:
             return
@@ -187,7 +191,9 @@ class Supervisor:
         # one that the worker died of before is scored alone
         if room <= self._limits.batch_images or any(j.crashes for j in self._given.values()):
             return
+        self._hungry = False  # what comes from now on says so
         found = await asyncio.to_thread(self._jobs.next, room, tuple(self._given))
+        self._hungry = self._hungry or bool(found)
         chosen: list[Job] = []
         for job in found:
             if job.crashes:
@@ -260,6 +266,7 @@ class Supervisor:
         self.wake()
 
     def _release(self, job: str) -> None:
+        self._hungry = True
         self._given.pop(job, None)
         self._begun.pop(job, None)
         self.progress.pop(job, None)

@@ -15,7 +15,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from scrd.serve.limits import Limits
-from scrd.serve.store import sync_file
 
 _FIELD_BYTES = 4096
 _NAME_CHARACTERS = 1024
@@ -137,7 +136,7 @@ async def receive(
         limits: what may come.
 
     Returns:
-        The files, on the disk.
+        The files; not yet safe from a loss of power.
 
     Raises:
         Refused: too large, too slow, or no such body.
@@ -181,14 +180,8 @@ async def receive(
         raise Refused(400, "the multipart body ends too early")
     if not found.names:
         raise Refused(422, "no file was sent: a file is a part with a file name")
-    await anyio.to_thread.run_sync(_sync, folder)
     return found
 
 
 def _too_large(limits: Limits) -> str:
     return f"a body of more than {limits.body_bytes:,} bytes"
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        sync_file(path)
