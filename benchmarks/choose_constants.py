@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,12 +45,11 @@ from scrd.training.normals import maps_with_lesions
 from scrd.training.setup import STATISTICS_IMAGES, spread
 
 SETS = ("lgg-flair", "rsna-cxr", "isic2018", "brain-tumor-mri", "demonstration")
-WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
+WEIGHTS = (0.5, 1.0, 2.0)
 """Of the lesion head, beside a memory of weight 1."""
-SHARPNESS = (0.0, 0.5, 1.0, 2.0, 4.0)
+SHARPNESS = (0.0, 1.0, 2.0, 4.0)
 MEMORY_LEVELS = (0.0, 0.5)
 LESION_LEVELS = (0.0, 0.5, 1.0)
-SMOOTHING = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -62,13 +60,12 @@ class Candidate:
     sharpness: float
     memory_level: float
     lesions_level: float
-    smoothing: float
 
 
 def candidates() -> list[Candidate]:
-    memory = itertools.product([0.0], [0.0], MEMORY_LEVELS, [0.0], SMOOTHING)
-    head = itertools.product([np.inf], [0.0], [0.0], LESION_LEVELS, SMOOTHING)
-    both = itertools.product(WEIGHTS, SHARPNESS, MEMORY_LEVELS, LESION_LEVELS, SMOOTHING)
+    memory = itertools.product([0.0], [0.0], MEMORY_LEVELS, [0.0])
+    head = itertools.product([np.inf], [0.0], [0.0], LESION_LEVELS)
+    both = itertools.product(WEIGHTS, SHARPNESS, MEMORY_LEVELS, LESION_LEVELS)
     return [Candidate(*c) for c in (*memory, *head, *both)]
 
 
@@ -130,20 +127,19 @@ class Kept:
         self.changed, self.lesions = [m.float() for m in found["changed"]], found["lesions"].float()
         self.labels, self.masks = found["labels"].numpy(), found["masks"]
         self.size = found["lesions"].shape[-1]
-        self._read: dict[tuple[int, float, float], dict[str, Tensor]] = {}
+        self._read: dict[tuple[int, float], dict[str, Tensor]] = {}
 
-    def read(self, k: int, level: float, sigma: float) -> dict[str, Tensor]:
+    def read(self, k: int, level: float) -> dict[str, Tensor]:
         """The k-th map against normals, (N, S, S); kept, since candidates share it."""
-        if (k, level, sigma) not in self._read:
-            normal = smooth(self.parts["normal"][k], sigma)
-            changed = smooth(self.changed[k], sigma)
-            own = by_position([normal], [changed], self.lesions, [level])
+        if (k, level) not in self._read:
+            normal = self.parts["normal"][k]
+            own = by_position([normal], [self.changed[k]], self.lesions, [level])
             normals = NormalMaps([normal.shape[-1]], [level])
             normals.fit([[normal]], own)
-            self._read[k, level, sigma] = {
-                part: normals([smooth(maps[k], sigma)])[0] for part, maps in self.parts.items()
+            self._read[k, level] = {
+                part: normals([maps[k]])[0] for part, maps in self.parts.items()
             }
-        return self._read[k, level, sigma]
+        return self._read[k, level]
 
     def figures(self, candidate: Candidate) -> dict[str, float]:
         """AUROC by areas, and pointing where something is marked, in %."""
@@ -165,23 +161,12 @@ class Kept:
 
     def _map(self, candidate: Candidate, part: str) -> Tensor:
         """The anomaly map at stride 8."""
-        memory = self.read(0, candidate.memory_level, candidate.smoothing)[part]
-        head = self.read(1, candidate.lesions_level, candidate.smoothing)[part]
+        memory = self.read(0, candidate.memory_level)[part]
+        head = self.read(1, candidate.lesions_level)[part]
         if candidate.lesions in (0, np.inf):
             return head if candidate.lesions else memory
         weights = torch.tensor([[1.0, candidate.lesions]]) / (1 + candidate.lesions)
         return agreement([memory, head], weights, candidate.sharpness)
-
-
-def smooth(maps: Tensor, sigma: float) -> Tensor:
-    """Smooth maps (B, H, W), float, by a Gaussian of ``sigma`` positions; 0 leaves them alone."""
-    if sigma == 0:
-        return maps
-    reach = math.ceil(2.5 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
-    padded = F.pad(maps[:, None], (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(2, 3)).squeeze(1)
 
 
 def choose(folder: Path) -> Iterator[dict[str, object]]:

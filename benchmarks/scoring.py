@@ -167,7 +167,7 @@ def patchcore(work: Path, detector: Any) -> Any:
         preprocessing, contract = detector.preprocessing, detector.contract
         calibration, fingerprint = detector.calibration, None
 
-        def infer(self, images: Any, content: Any) -> Inferred:
+        def infer(self, images: Any, content: Any, maps: bool = True) -> Inferred:
             answer = method.score(torch.from_numpy(images))
             scores = answer.scores.double().numpy()
             return Inferred(answer.maps.numpy(), {"excess": scores}, np.ones((len(scores), 1)))

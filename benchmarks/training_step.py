@@ -1,11 +1,14 @@
 """How much faster scrd trains than the step as one writes it down, and where the time goes.
 
     OMP_NUM_THREADS=2 python benchmarks/training_step.py
+    python benchmarks/training_step.py --device cuda --batch 64
 
 Both sides work in turn, each in a process of its own, with the same network and objective on the
 same images; see `yardstick.py` for the other side. The time of making noise is left out of the
 comparison and shown apart. With one thread it is the processor's time that counts, so that a busy
-machine will do. The results go to `results/performance.jsonl`.
+machine will do. On a GPU there is also the floor: the captured step again and again on the same
+inputs, which is what the device does when nothing else is done. The results go to
+`results/performance.jsonl`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import torch
+from lightning_fabric import Fabric
 from record import record
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,20 +33,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from scrd.config import Config
 from scrd.model import SCRD, build_model
 from scrd.objectives import OBJECTIVES, StepFeatures
+from scrd.synthesis.lesions import sample_lesions
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 from scrd.system.allocator import reused_memory
 from scrd.system.devices import make_fabric
 from scrd.training.loop import train
+from scrd.training.setup import set_up
+from scrd.training.step import Steps
 
 BATCH, SIDE, IMAGES = 16, 256, 32
 STEPS = {"efficientnet_lite0": 6, "wide_resnet50_2": 1}
+STEPS_OF_A_GPU = 60
 
 
 class Variant(NamedTuple):
     """One thing that is timed.
 
     Attributes:
-        side: ``"yardstick"`` or ``"scrd"``.
+        side: ``"yardstick"``, ``"scrd"`` or, on a GPU, ``"floor"``.
         objective: its name.
         cached: whether clean features are computed once.
         precision: Fabric's name of it.
@@ -59,37 +67,43 @@ class Variant(NamedTuple):
         return f"{self.side} {self.objective}{kept}{half}"
 
 
-VARIANTS = (
-    Variant("yardstick", "margin"),
-    Variant("scrd", "margin"),
-    Variant("scrd", "margin", cached=True),
-    Variant("scrd", "margin", cached=True, precision="bf16-mixed"),
-    Variant("yardstick", "srd"),
-    Variant("scrd", "srd"),
-    Variant("scrd", "srd", cached=True),
-    Variant("scrd", "srd", cached=True, precision="bf16-mixed"),
-)
+OBJECTIVES_TIMED = ("scrd", "srd", "margin")
+HOW = ((False, "32-true"), (True, "32-true"), (True, "bf16-mixed"))
 
 
-def network(teacher: str) -> SCRD:
+def variants(device: str) -> list[Variant]:
+    """What is timed there, an objective's yardstick first."""
+    found = []
+    for objective in OBJECTIVES_TIMED:
+        found.append(Variant("yardstick", objective))
+        found += [Variant("scrd", objective, *how) for how in HOW]
+        if device == "cuda":
+            found.append(Variant("floor", objective, *HOW[-1]))
+    return found
+
+
+def network(teacher: str, objective: str = "srd") -> SCRD:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights take as long as any
         weights = "random" if teacher == "wide_resnet50_2" else None
-        return build_model(teacher, weights, False, SIDE)
+        return build_model(teacher, weights, False, SIDE, objective=objective)
 
 
-def grey_images() -> Tensor:
-    return torch.rand(IMAGES, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+def grey_images(count: int = IMAGES) -> Tensor:
+    return torch.rand(count, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
-def noise_seconds(repeats: int) -> float:
-    """Of scrd's noise for one batch."""
+def noise_seconds(repeats: int, objective: str = "margin") -> float:
+    """Of scrd's noise for one batch, or of drawing its lesions."""
     config = Config()
     generator = torch.Generator().manual_seed(0)
     image = grey_images()[:BATCH].expand(-1, 3, -1, -1)
 
     def make() -> None:
+        if OBJECTIVES[objective].lesions:
+            sample_lesions(BATCH, generator)
+            return
         drawn = sample_perturbation(BATCH, (SIDE, SIDE), config.noise, generator)
         apply_perturbation(image, drawn, config.noise)
 
@@ -98,33 +112,60 @@ def noise_seconds(repeats: int) -> float:
 
 def seconds(function: Callable[[], Any], repeats: int) -> float:
     """The median of some calls after a first one."""
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
     function()
     found = []
     for _ in range(repeats):
+        wait()
         started = time.perf_counter()
         function()
+        wait()
         found.append(time.perf_counter() - started)
     return statistics.median(found)
 
 
-def time_variant(model: SCRD, variant: Variant, steps: int) -> tuple[float, float]:
-    """Seconds a step without the noise, and of the noise alone."""
-    images = grey_images()
+def time_variant(
+    model: SCRD, variant: Variant, steps: int, batch: int, device: str
+) -> tuple[float, float]:
+    """Seconds a step without the noise, and of the noise alone.
+
+    On a GPU what scrd draws is part of the step, since it is done meanwhile.
+    """
+    images = grey_images(max(IMAGES, batch))
     if variant.side == "yardstick":
         from yardstick import train_plainly
 
-        return train_plainly(model, images, variant.objective, steps, BATCH)
+        return train_plainly(model.to(device), images.to(device), variant.objective, steps, batch)
     config = Config(
         objective=variant.objective,
         iterations=steps,
-        batch_size=BATCH,
+        batch_size=batch,
         image_size=SIDE,
         learning_rate=1e-3,
         feature_cache_gib=4.0 if variant.cached else 0.0,
     )
-    log = train(model, images, config, fabric=make_fabric(variant.precision, "cpu"))
-    noise = noise_seconds(5) if OBJECTIVES[variant.objective].contrastive else 0.0
-    return BATCH / log[-1].images_per_second - noise, noise
+    fabric = make_fabric(variant.precision, device)
+    if variant.side == "floor":
+        return floor_seconds(model, images, config, fabric, steps), 0.0
+    log = train(model, images, config, fabric=fabric)
+    drawn = OBJECTIVES[variant.objective].contrastive and device == "cpu"
+    noise = noise_seconds(5, variant.objective) if drawn else 0.0
+    rate = statistics.median(entry.images_per_second for entry in log[len(log) // 2 :])
+    return batch / rate - noise, noise
+
+
+def floor_seconds(model: SCRD, images: Tensor, config: Config, fabric: Fabric, steps: int) -> float:
+    """Of the captured step, with nothing done beside it."""
+    fixed = Steps(set_up(model, images, config, fabric, None, "{}"))._fixed
+    assert fixed is not None, "the step was not captured"
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    fixed._replay()
+    start.record()
+    for _ in range(steps):
+        fixed._replay()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1000 / steps
 
 
 def use_threads(count: int) -> None:
@@ -134,63 +175,85 @@ def use_threads(count: int) -> None:
         time.perf_counter = time.process_time  # what else the machine does shall not count
 
 
-def worker(pipe: Connection, side: str, teacher: str, threads: int) -> None:
+def worker(
+    pipe: Connection, side: str, teacher: str, threads: int, batch: int, device: str
+) -> None:
     """Time what is asked for until told to end."""
     use_threads(threads)
-    model = network(teacher)
+    models: dict[str, SCRD] = {}
     # a training's first step maps the memory of all others, and a few steps shall speak for many
     with reused_memory() if side == "scrd" else contextlib.nullcontext():
         while (asked := pipe.recv()) is not None:
-            pipe.send(time_variant(model, *asked))
+            variant, steps = asked
+            if variant.objective not in models:
+                models[variant.objective] = network(teacher, variant.objective)
+            model = models[variant.objective]
+            pipe.send(time_variant(model, variant, steps, batch, device))
 
 
-def compare(teacher: str, repeats: int, threads: int) -> dict[Variant, list[tuple[float, float]]]:
+def compare(
+    teacher: str, repeats: int, threads: int, batch: int, device: str
+) -> dict[Variant, list[tuple[float, float]]]:
     """Time every variant, all in turn, ``repeats`` times."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
     for side in ("yardstick", "scrd"):
         pipes[side], theirs = context.Pipe()
-        context.Process(target=worker, args=(theirs, side, teacher, threads), daemon=True).start()
+        given = (theirs, side, teacher, threads, batch, device)
+        context.Process(target=worker, args=given, daemon=True).start()
 
     def ask(variant: Variant, steps: int) -> tuple[float, float]:
-        pipes[variant.side].send((variant, steps))
-        return pipes[variant.side].recv()
+        pipe = pipes["yardstick" if variant.side == "yardstick" else "scrd"]
+        pipe.send((variant, steps))
+        return pipe.recv()
 
-    found: dict[Variant, list[tuple[float, float]]] = {v: [] for v in VARIANTS}
+    timed = variants(device)
+    steps = STEPS[teacher] if device == "cpu" else STEPS_OF_A_GPU
+    found: dict[Variant, list[tuple[float, float]]] = {v: [] for v in timed}
     for repeat in range(-1, repeats):  # the first warms up
         print(f"{teacher}: {'warming up' if repeat < 0 else f'repeat {repeat + 1}'}", flush=True)
-        for variant in VARIANTS:
-            timed = ask(variant, 1 if repeat < 0 else STEPS[teacher])
+        for variant in timed:
+            seconds_of = ask(variant, 1 if repeat < 0 else steps)
             if repeat >= 0:
-                found[variant].append(timed)
+                found[variant].append(seconds_of)
     for pipe in pipes.values():
         pipe.send(None)
     return found
 
 
-def report(teacher: str, threads: int, found: dict[Variant, list[tuple[float, float]]]) -> None:
-    settings = {"teacher": teacher, "image_size": SIDE, "batch": BATCH, "threads": threads}
-    print(f"\n{teacher}, {SIDE} px, batch {BATCH}, {threads} threads; noise excluded")
-    print(f"{'':<30} {'ms a step':>12} {'images/s':>9} {'range':>15} {'noise ms':>9} {'ratio':>7}")
+def report(
+    teacher: str,
+    threads: int,
+    batch: int,
+    device: str,
+    found: dict[Variant, list[tuple[float, float]]],
+) -> None:
+    settings = {
+        "teacher": teacher,
+        "image_size": SIDE,
+        "batch": batch,
+        "threads": threads,
+        "device": device,
+    }
+    where = f"{threads} threads" if device == "cpu" else torch.cuda.get_device_name()
+    print(f"\n{teacher}, {SIDE} px, batch {batch}, {where}; noise excluded")
+    print(f"{'':<30} {'ms a step':>12} {'images/s':>9} {'range':>17} {'noise ms':>9} {'ratio':>7}")
     baselines = {v.objective: times for v, times in found.items() if v.side == "yardstick"}
     for variant, times in found.items():
-        rates = sorted(BATCH / step for step, _ in times)
+        rates = sorted(batch / step for step, _ in times)
         step = statistics.median(step for step, _ in times)
         noise = statistics.median(noise for _, noise in times)
-        against = {
-            f"times_yardstick_{objective}": [b[0] / t[0] for b, t in zip(base, times, strict=True)]
-            for objective, base in baselines.items()
-        }
-        ratio = statistics.median(against[f"times_yardstick_{variant.objective}"])
+        base = baselines[variant.objective]
+        ratios = [b[0] / t[0] for b, t in zip(base, times, strict=True)]
         spread = f"{rates[0]:.2f}-{rates[-1]:.2f}"
         print(
-            f"{variant!s:<30} {1e3 * step:12.0f} {statistics.median(rates):9.2f} {spread:>15} "
-            f"{1e3 * noise:9.1f} {ratio:7.2f}"
+            f"{variant!s:<30} {1e3 * step:12.1f} {statistics.median(rates):9.2f} {spread:>17} "
+            f"{1e3 * noise:9.1f} {statistics.median(ratios):7.2f}"
         )
         values = {
-            "images_per_second": [BATCH / step for step, _ in times],
+            "images_per_second": [batch / step for step, _ in times],
             "noise_seconds": [noise for _, noise in times],
-            **against,
+            f"times_yardstick_{variant.objective}": ratios,
         }
         record("training step", {**settings, **variant._asdict()}, values)
 
@@ -201,12 +264,14 @@ def flops(function: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def peaks() -> dict[str, float]:
-    """Floating-point operations a second of what runs fastest, fp32."""
-    a, b = torch.rand(4096, 4096), torch.rand(4096, 4096)
+def peaks(device: str = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """Floating-point operations a second of what runs fastest there."""
+    n = 4096 if device == "cpu" else 8192
+    a, b = (torch.rand(n, n, device=device, dtype=dtype) for _ in range(2))
     conv = torch.nn.Conv2d(512, 512, 3, padding=1, bias=False).requires_grad_(False)
-    conv = conv.to(memory_format=torch.channels_last)
-    x = torch.rand(BATCH, 512, 32, 32).contiguous(memory_format=torch.channels_last)
+    conv = conv.to(device, dtype, memory_format=torch.channels_last)
+    x = torch.rand(BATCH if device == "cpu" else 64, 512, 32, 32, device=device, dtype=dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
     cases: dict[str, Callable[[], Any]] = {
         "matrix product": lambda: a @ b,
         "3x3 convolution": lambda: conv(x),
@@ -278,12 +343,16 @@ def main() -> None:
     parser.add_argument("--teacher", choices=[*STEPS, "both"], default="both")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--batch", type=int, default=BATCH)
     options = parser.parse_args()
     use_threads(options.threads)
     for teacher in STEPS if options.teacher == "both" else [options.teacher]:
-        account(teacher, options.threads, options.repeats)
-        found = compare(teacher, options.repeats, options.threads)
-        report(teacher, options.threads, found)
+        if options.device == "cpu":
+            account(teacher, options.threads, options.repeats)
+        given = (options.threads, options.batch, options.device)
+        found = compare(teacher, options.repeats, *given)
+        report(teacher, *given, found)
 
 
 if __name__ == "__main__":

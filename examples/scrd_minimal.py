@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 PROTOTYPES, REMEMBERED, ROUNDS = 1500, 40_000, 8  # of k-means
 WEIGHT, LEVEL = (1.0, 1.0), (0.0, 0.5)  # of memory and head
-SHARPNESS = 4.0  # of the soft minimum
+SHARPNESS = 1.0  # of the soft minimum
 FLOOR = 0.3  # of the spread at a position, as a share of the overall spread
 POSITION = (0.0, 0.25, 0.5, 0.75, 1.0)  # from all positions to the position's own
 SHARES = (1.0, 0.25, 0.1, 0.03, 0.01, 0.001)  # of the image, for the score

@@ -53,6 +53,7 @@ def write_dicom(folder, volume, number, modality="MR"):
         dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
         dataset.Modality, dataset.BodyPartExamined = modality, "HEAD"
         dataset.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
+        dataset.Manufacturer = "Acme Scanners"
         dataset.SeriesNumber, dataset.InstanceNumber = 1, int(name) + 1
         dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         dataset.ImagePositionPatient = [*ORIGIN[:2], ORIGIN[2] + SPACING[2] * k]

@@ -366,20 +366,20 @@ def test_the_log_and_its_picture_are_there_while_training_runs(tree, tmp_path, m
 def test_an_interrupted_training_says_how_to_go_on_and_does(tree, tmp_path, monkeypatch):
     import signal
 
-    from scrd.training import loop
+    from scrd.training import step
 
-    step = loop.step
+    inputs_of = step.inputs_of
 
     def struck(run, number):
         if number == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(run, number)
+        return inputs_of(run, number)
 
-    monkeypatch.setattr(loop, "step", struck)
+    monkeypatch.setattr(step, "inputs_of", struck)
     result = scrd("train", tree, "--out", tmp_path / "model", *TRAIN)
     assert result.exit_code == 130
     assert "interrupted at iteration 4 of 6; the same command with --resume" in result.stderr
-    monkeypatch.setattr(loop, "step", step)
+    monkeypatch.setattr(step, "inputs_of", inputs_of)
     result = scrd("train", tree, "--out", tmp_path / "model", *TRAIN, "--resume")
     assert result.exit_code == 0, result.output
     assert [p.name for p in tmp_path.iterdir()] == ["model"]

@@ -22,13 +22,19 @@ from scrd.bench.suite import Run
 from scrd.bench.suite_file import ROW_KEYS, SUITE_KEYS, read_suite
 from scrd.cli import app
 from scrd.config import Config
+from scrd.data.series import list_sources
 from scrd.detector import Detector
 from scrd.evaluation.test_set import evaluate
 from scrd.model.scores import POOLINGS
+from scrd.monitor.drift import find_drift
+from scrd.monitor.stream import read_stream
 from scrd.objectives import OBJECTIVES
-from scrd.outputs.score_folder import write_scores
+from scrd.outputs.covariates import COLUMNS as COVARIATES
+from scrd.outputs.pictures import Outputs
+from scrd.outputs.score_folder import score_all, write_scores
+from scrd.storage.known import read_known
 from scrd.synthesis.probes import PROBES
-from scrd.system.console import BROKEN, INTERRUPTED, REFUSED, SKIPPED
+from scrd.system.console import BROKEN, DRIFTED, INTERRUPTED, REFUSED, SKIPPED
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
@@ -155,6 +161,7 @@ def test_exit_codes_are_those_of_the_code():
         SKIPPED,
         REFUSED,
         BROKEN,
+        DRIFTED,
         INTERRUPTED,
     ]
 
@@ -215,6 +222,17 @@ def test_columns_of_scores_are_documented(tmp_path):
     written = (tmp_path / "scores.csv").read_text(encoding="utf-8").strip()
     assert names(tables(COMMANDS)["column of `scores.csv`"]) == written.split(",")
     assert f"`{written}`" in README
+
+
+def test_columns_of_covariates_and_keys_of_monitor_are_documented(example, tmp_path):
+    assert names(tables(COMMANDS)["column of `covariates.csv`"]) == list(COVARIATES)
+    model, images = example / "my-model", example / "my-data" / "test" / "normal"
+    detector = Detector.load(model)
+    score_all(detector, list_sources([images]), tmp_path, Outputs(overlays=False))
+    known = read_known(model)
+    written = find_drift(read_stream([tmp_path], known.fingerprint), known).to_dict()
+    documented = names([row[:1] for row in tables(COMMANDS)["key of `monitor.json`"]])
+    assert documented == list(written)
 
 
 def test_keys_of_check_are_documented():

@@ -1,21 +1,28 @@
 """Volumes from end to end: NIfTI and DICOM in, scores at three levels, maps on source voxels."""
 
 import csv
+import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from scrd.cli import app
 from scrd.config import Config
+from scrd.data.cache import iter_batches
+from scrd.data.covariates import ACQUISITION
 from scrd.data.manifest import read_manifest
 from scrd.data.reading import read_image
 from scrd.data.series import list_sources
 from scrd.detector import Detector
+from scrd.dicom.uids import tag
 from scrd.evaluation.test_set import evaluate
+from scrd.model.acquisition import acquisition
+from scrd.outputs.covariates import COLUMNS as COVARIATES
 from synthetic_volumes import COLUMNS, ROWS, SLICES, head, write_dicom, write_nifti
 
 NORMALS = 24
@@ -87,6 +94,7 @@ def test_training_keeps_the_kind_and_the_levels(detector):
     assert len(calibration.scores) == NORMALS // 2 * SLICES
     assert len(calibration.series.scores) == len(calibration.study.scores) == NORMALS // 2
     assert calibration.series.images == SLICES
+    assert contract.manufacturers == ("ACME SCANNERS",)
 
 
 def test_the_gain_of_a_scanner_does_not_move_scores(detector, data, tmp_path):
@@ -112,6 +120,47 @@ def test_scores_at_slice_series_and_study_level(data, model, tmp_path):
     assert all((row["flag"] == "1") == (float(row["p_value"]) <= 0.1) for row in studies)
     written = " ".join(p.read_text() for p in tmp_path.glob("*.csv")) + result.output
     assert not any(word in written for word in ("Doe", "ID100", "19700101", "20200102"))
+
+
+def test_where_images_come_from_is_told_beside_the_scores(model, detector, data, tmp_path):
+    folder = data / "test" / "normal" / "0"
+    result = scrd("score", model, folder, "--out", tmp_path, "--no-overlays", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    rows = table(tmp_path / "covariates.csv")
+    assert tuple(rows[0]) == COVARIATES
+    assert [row["path"] for row in rows] == [row["path"] for row in table(tmp_path / "scores.csv")]
+    for row in rows:
+        assert detector.fingerprint is None or row["model"] == detector.fingerprint[:16]
+        assert row["study"] == tag("1.2.3.100")
+        assert (row["width"], row["height"]) == (str(COLUMNS), str(ROWS))
+        assert (row["row_spacing"], row["column_spacing"]) == ("1.5", "1.0")
+        assert (row["manufacturer"], row["format"]) == ("ACME SCANNERS", "DICOM")
+    (stack,) = iter_batches(
+        list_sources([folder]).sources, detector.preprocessing, batch_size=SLICES
+    )
+    expected = acquisition(
+        torch.from_numpy(stack.images), torch.ones(SLICES, 64, 64, dtype=torch.bool)
+    )
+    found = [[float(row[name]) for name in ACQUISITION] for row in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_studies_of_several_slices_are_monitored_one_image_each(model, data, tmp_path):
+    words = ("--no-overlays", "--device", "cpu")
+    result = scrd("score", model, data / "test" / "normal", "--out", tmp_path / "scores", *words)
+    assert result.exit_code == 0, result.output
+    result = scrd("monitor", model, tmp_path / "scores", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "monitor.json").read_text())
+    assert (found["images"], found["counted"]) == (4 * SLICES, 4)
+    assert found["reference"]["images"] == NORMALS // 2
+    assert len(found["wealth"]) == 5
+    assert {one["name"]: one["beyond"] for one in found["beyond_training"]} == {
+        "shorter side": 0,
+        "pixel spacing": 0,
+        "manufacturer": 0,
+        "kind of file": 0,
+    }
 
 
 def test_evaluation_has_figures_for_series(detector, data):

@@ -23,6 +23,7 @@ from scrd.commands.common import (
     try_results,
 )
 from scrd.commands.dataset import app as dataset
+from scrd.commands.monitor import monitor
 from scrd.commands.score import score
 from scrd.commands.serve import serve, token
 from scrd.commands.train import train
@@ -51,6 +52,7 @@ app.command()(score)
 app.command()(watch)
 app.command()(serve)
 app.command()(token)
+app.command()(monitor)
 app.add_typer(bench, name="bench")
 app.add_typer(dataset, name="dataset")
 
@@ -214,7 +216,7 @@ def demo(
         say(f"step {next(steps)} of 4, after {at}: {what}")
 
     work = out_folder / "model.partial"
-    config = Config(image_size=128, iterations=1500, seed=seed)
+    config = Config(iterations=300, seed=seed)
     with refusing(), saying_how_to_go_on("the same command goes on"):
         try_results(out_folder, [])
         announce(f"a data set is drawn, {out_folder / 'data'}")

@@ -21,7 +21,7 @@ from scrd.errors import ConfigError, ImageError
 from scrd.model import SCRD, build_model
 from scrd.model.constants import Constants
 from scrd.model.fingerprint import Fingerprint, require_package, require_same_answer
-from scrd.model.scores import infer
+from scrd.model.runner import Runner
 from scrd.model.weights import TeacherError
 from scrd.report.figures import training_curve
 from scrd.scoring.calibration import Calibration
@@ -35,7 +35,7 @@ from scrd.storage.model_folder import (
     write_model_folder,
 )
 from scrd.storage.plain import from_plain, to_plain
-from scrd.system.devices import resolve_device, versions
+from scrd.system.devices import resolve_device, resolve_devices, versions
 from scrd.system.version import __version__
 from scrd.training.journal import to_lines
 from scrd.training.log import LogEntry
@@ -75,11 +75,14 @@ class Detector(Scorer):
         log: Sequence[LogEntry] = (),
         failures: Sequence[ImageError] = (),
         device: str = "auto",
+        devices: int = 1,
         fingerprint: str | None = None,
     ) -> None:
-        self.device = resolve_device(device)
+        self.device, *more = resolve_devices(device, devices)
         # as in training: another memory format rounds otherwise, and scores would differ
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._run = Runner(self.model, more)
+        self.together = self._run.together
         self.config = config
         self.preprocessing = preprocessing
         self.calibration = calibration
@@ -157,10 +160,11 @@ class Detector(Scorer):
             "evaluated": {"device": str(self.device), "versions": versions()},
         }
 
-    def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
+    def infer(
+        self, images: NDArray[np.float32], content: NDArray[np.bool_], *, maps: bool = True
+    ) -> Inferred:
         """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
-        inside = torch.from_numpy(content)
-        found = infer(self.model, torch.from_numpy(images), inside)
+        found = self._run(torch.from_numpy(images), torch.from_numpy(content), maps=maps)
         statistics = {n: s.double().numpy() for n, s in found.statistics.items()}
         return Inferred(found.maps.numpy(), statistics, found.scale_weights.numpy())
 
@@ -203,10 +207,16 @@ class Detector(Scorer):
         self.fingerprint = read_fingerprint(Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "auto") -> Detector:
+    def load(cls, folder: str | Path, *, device: str = "auto", devices: int = 1) -> Detector:
         """Read a model folder and verify it.
 
+        Args:
+            folder: the model folder.
+            device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+            devices: how many GPUs score together.
+
         Raises:
+            ConfigError: there are not so many devices.
             ModelFolderError: missing, damaged, of an unknown format, or with a teacher that is not
                 installed here or computes something else now, see
                 :mod:`scrd.model.fingerprint`.
@@ -255,5 +265,6 @@ class Detector(Scorer):
             contract,
             log,
             device=device,
+            devices=devices,
             fingerprint=read_fingerprint(Path(folder)),
         )

@@ -100,7 +100,7 @@ class Bright(Scorer):
         self.contract = Contract()
         self.fingerprint = None
 
-    def infer(self, images, content):
+    def infer(self, images, content, maps=True):
         means = images.mean(axis=(1, 2, 3)).astype(np.float64)
         return Inferred(images[:, 0], {"mean": means}, np.ones((len(images), 1), np.float32))
 
@@ -212,7 +212,7 @@ def test_an_image_that_kills_every_worker_is_found_and_the_only_one_to_fail(
     two_workers, listing, tmp_path, monkeypatch
 ):
     class Fatal(Bright):
-        def infer(self, images, content):
+        def infer(self, images, content, maps=True):
             if any(len(np.unique(image)) < 10 for image in images):
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().infer(images, content)
@@ -260,7 +260,7 @@ def test_series_have_the_windows_verdicts_and_volume_maps_of_one_process(
     summary = run(listing, tmp_path / "ray", outputs, load)
     assert summary == score_all(load(), listing, tmp_path / "local", outputs)
     assert summary.studies == 6
-    for name in ("scores.csv", "series.csv", "studies.csv"):
+    for name in ("scores.csv", "series.csv", "studies.csv", "covariates.csv"):
         assert rows(tmp_path / "ray" / name) == rows(tmp_path / "local" / name)
     maps = [p.relative_to(tmp_path / "local") for p in tmp_path.glob("local/maps/**/*.nii.gz")]
     assert len(maps) == 6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import scrd.data.cache as cache
+import scrd.data.prepared as prepared
 from scrd.data.cache import iter_batches, load_images
 from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
@@ -94,7 +94,7 @@ def test_each_file_is_decoded_once(paths: list[Path], monkeypatch: pytest.Monkey
         decoded.append(source.path)
         return read_image(source)
 
-    monkeypatch.setattr(cache, "read_image", counting)
+    monkeypatch.setattr(prepared, "read_image", counting)
     load_images(paths, RULE, memory_limit=10**9)
     assert sorted(decoded) == paths
 
@@ -136,7 +136,7 @@ def test_errors_that_are_not_about_the_image_are_not_swallowed(
     def failing(path: Path) -> np.ndarray:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(cache, "read_image", failing)
+    monkeypatch.setattr(prepared, "read_image", failing)
     with pytest.raises(RuntimeError, match="a defect"):
         load_images(paths, RULE, memory_limit=10**9)
 

@@ -17,6 +17,7 @@ from scrd.export.errors import ExportError
 from scrd.export.folder import is_exported
 from scrd.export.runtime import ExportedScorer
 from scrd.scoring.scorer import Scored
+from scrd.storage.known import read_known
 
 pytest.importorskip("onnxscript", reason="no onnxscript: nothing can be exported")
 onnx = pytest.importorskip("onnx", reason="no onnx: nothing can be exported")
@@ -308,6 +309,14 @@ print(sorted(heavy & set(sys.modules)))
 """
 
 
+def test_what_an_export_says_of_normals_is_what_its_model_says(grey):
+    export, model = read_known(grey / "onnx"), read_known(grey / "model")
+    assert export.fingerprint == ExportedScorer.load(grey / "onnx").fingerprint
+    assert model.fingerprint == Detector.load(grey / "model", device="cpu").fingerprint
+    assert (export.calibration, export.contract) == (model.calibration, model.contract)
+    assert len(export.calibration.acquisition.sharpness) == len(export.calibration.scores)
+
+
 def test_scoring_needs_no_torch(grey, tmp_path):
     spots = grey / "data" / "test" / "spot"
     done = subprocess.run(
@@ -318,5 +327,6 @@ def test_scoring_needs_no_torch(grey, tmp_path):
     )
     assert done.stdout == "[]\n"
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 11
+    assert len((tmp_path / "covariates.csv").read_text().splitlines()) == 11
     assert len(list((tmp_path / "overlays").iterdir())) == 10
     assert len(list((tmp_path / "maps").iterdir())) == 10

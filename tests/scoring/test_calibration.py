@@ -11,6 +11,7 @@ import torch
 
 from scrd.config import Config
 from scrd.model import build_model
+from scrd.model.acquisition import acquisition
 from scrd.model.scores import POOLINGS, infer, measured
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import (
@@ -242,6 +243,13 @@ def calibrated_with(model, images, content, groups, config=CONFIG):
 def calibrated(model):
     groups = [f"patient {i // 2}" for i in range(24)]
     return calibrated_with(model, *normals(24, 2), groups)
+
+
+def test_the_calibration_keeps_how_its_normals_were_acquired(calibrated):
+    expected = acquisition(*normals(24, 2)).T
+    kept = calibrated.acquisition
+    found = [kept.brightness, kept.contrast, kept.sharpness]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_calibration_end_to_end(model, calibrated):

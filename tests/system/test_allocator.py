@@ -90,3 +90,15 @@ found["again outside"] = faults_of_writing(8) > faults_of_writing(1) * 6
     )
     assert found["after"] < BLOCK / 2
     assert found["again outside"]
+
+
+def test_a_host_may_keep_its_allocator(monkeypatch):
+    monkeypatch.setenv("SCRD_ALLOCATOR", "default")
+    found = run(
+        """
+with reused_memory():
+    found["first"] = faults_of_writing(1)
+    found["inside"] = faults_of_writing(8)
+"""
+    )
+    assert found["inside"] > 4 * found["first"] > 0

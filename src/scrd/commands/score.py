@@ -50,6 +50,7 @@ def score(
     ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
+    devices: Annotated[int, typer.Option(help="GPUs of this machine that score together.")] = 1,
     threads: Threads = None,
 ) -> None:
     """Score images: scores.csv, series.csv, studies.csv, heat maps, DICOM objects on request."""
@@ -62,11 +63,14 @@ def score(
     from scrd.outputs.pictures import Outputs
     from scrd.outputs.score_folder import score_all
     from scrd.system.progress import counting
+    from scrd.system.threads import thread_count
 
     with refusing():
         outputs = Outputs(overlays, raw_maps, parse_kinds(dicom_out))
         if engine not in ("local", "ray"):
             raise ConfigError(f"the engine is local or ray, not {engine!r}")
+        if devices != 1 and engine == "ray":
+            raise ConfigError("--engine ray takes the devices of its cluster, not --devices")
         if ray_address is not None and engine != "ray":
             raise ConfigError("--ray-address needs --engine ray")
         try_results(out_folder, paths)
@@ -75,7 +79,7 @@ def score(
                 raise ConfigError("an address such as s3://BUCKET needs --engine ray")
             with counting("looking for images", None, True):
                 listing = list_places(places)
-            scorer = load_scorer(model, device)
+            scorer = load_scorer(model, device, devices if engine == "local" else 1)
             options: dict[str, Any] = {
                 "batch_size": batch_size,
                 "any_kind": any_kind,
@@ -98,6 +102,8 @@ def score(
                         scorer, listing, out_folder, outputs, results=results, **options
                     )
             else:
+                # a GPU waits for what threads alone can read
+                options["processes"] = thread_count() if scorer.together > 1 else 0
                 summary = score_all(scorer, listing, out_folder, outputs, **options)
             if archive is not None and summary.objects:
                 archive(summary.objects)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import shutil
@@ -11,25 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scrd.data.contract import Contract
-from scrd.data.intensity import Intensity, series_percentiles
-from scrd.data.plausibility import Facts, measure, nothing
-from scrd.data.preprocess import Preprocessing, prepare
-from scrd.data.reading import read_image, read_info
-from scrd.data.sample import even
-from scrd.data.source import AnySource, Series, Source, as_source
+from scrd.data.covariates import Covariates
+from scrd.data.plausibility import Facts
+from scrd.data.prepared import Job, Read, prepare_image
+from scrd.data.preprocess import Preprocessing
+from scrd.data.reading_pool import prepared_elsewhere
+from scrd.data.source import AnySource, as_source
 from scrd.errors import ImageError
 from scrd.system.threads import thread_count
 
-_WINDOW_IMAGES = 32
 _WORKERS = 4
 
 
@@ -45,6 +41,7 @@ class ImageStack:
         doubts: For each of the N images what speaks against its being of the training images'
             kind, see :class:`scrd.data.contract.Contract`.
         facts: For each of the N images what is plain to see in it.
+        covariates: For each of the N images where it comes from; empty where that was not asked.
     """
 
     images: NDArray[np.float32]
@@ -53,6 +50,7 @@ class ImageStack:
     failures: tuple[ImageError, ...]
     doubts: tuple[tuple[str, ...], ...]
     facts: tuple[Facts, ...] = ()
+    covariates: tuple[Covariates, ...] = ()
 
 
 def load_images(
@@ -89,7 +87,7 @@ def load_images(
     sizes: list[tuple[int, int]] = []
     failures: list[ImageError] = []
     facts: list[Facts] = []
-    for done, result in enumerate(_prepared(sources, preprocessing, workers)):
+    for done, result in enumerate(_prepared(sources, Job(preprocessing), workers)):
         if isinstance(result, ImageError):
             failures.append(result)
         else:
@@ -117,6 +115,7 @@ def iter_batches(
     contract: Contract | None = None,
     any_kind: bool = False,
     workers: int | None = None,
+    processes: int = 0,
 ) -> Iterator[ImageStack]:
     """Decode and prepare images batch by batch, reading ahead by a bounded number.
 
@@ -128,13 +127,21 @@ def iter_batches(
         batch_size: Images a batch; it holds fewer images where some cannot be read, and none
             where none can.
         workers: Threads that decode; by default those that compute, but at most four.
+        processes: Processes that decode instead, for a network that is faster than threads are;
+            see :func:`scrd.data.reading_pool.prepared_elsewhere`. 0 for threads. Images of a
+            series, which share a window or a file, are decoded in threads all the same.
 
     Yields:
         The batches, in the order of the sources, whose `index` counts from the first of all.
     """
     side = preprocessing.image_size
     channels = 1 if preprocessing.intensity.channels == "grey" else 3
-    results = enumerate(_prepared(sources, preprocessing, workers, contract, any_kind))
+    job = Job(preprocessing, contract, any_kind)
+    files = [as_source(source) for source in sources] if processes else []
+    if files and all(s.series is None and s.pixels is None for s in files):
+        results = enumerate(prepared_elsewhere(files, job, processes))
+    else:
+        results = enumerate(_prepared(files or sources, job, workers))
     while batch := list(islice(results, batch_size)):
         read = [(place, result) for place, result in batch if not isinstance(result, ImageError)]
         yield ImageStack(
@@ -146,33 +153,22 @@ def iter_batches(
             failures=tuple(result for _, result in batch if isinstance(result, ImageError)),
             doubts=tuple(result.doubts for _, result in read),
             facts=tuple(result.facts for _, result in read),
+            covariates=tuple(result.covariates for _, result in read),
         )
 
 
-class _Read(NamedTuple):
-    image: NDArray[np.float32]
-    size: tuple[int, int]
-    facts: Facts
-    doubts: tuple[str, ...]
-
-
 def _prepared(
-    sources: Iterable[AnySource],
-    preprocessing: Preprocessing,
-    workers: int | None,
-    contract: Contract | None = None,
-    any_kind: bool = False,
-) -> Iterator[_Read | ImageError]:
+    sources: Iterable[AnySource], job: Job, workers: int | None
+) -> Iterator[Read | ImageError]:
     """Prepare images in threads, in order, at most four for each worker ahead of the reader."""
-    waiting: deque[Future[_Read | ImageError]] = deque()
+    waiting: deque[Future[Read | ImageError]] = deque()
     workers = workers or min(_WORKERS, thread_count())
     pool = ThreadPoolExecutor(workers, thread_name_prefix="scrd-read")
     remaining = iter(sources)
 
     def submit(count: int) -> None:
         for source in islice(remaining, count):
-            job = (as_source(source), preprocessing, contract, any_kind)
-            waiting.append(pool.submit(_prepare_image, *job))
+            waiting.append(pool.submit(prepare_image, as_source(source), job))
 
     try:
         submit(4 * workers)
@@ -182,61 +178,6 @@ def _prepared(
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _prepare_image(
-    source: Source, preprocessing: Preprocessing, contract: Contract | None, any_kind: bool
-) -> _Read | ImageError:
-    intensity, series = preprocessing.intensity, source.series
-    try:
-        doubts: list[str] = []
-        if contract is not None:
-            refusals, doubts = contract.check(read_info(source))
-            if any_kind:
-                doubts = refusals + doubts
-            elif refusals:
-                return ImageError(source.path, "not what the model knows: " + "; ".join(refusals))
-        pixels = read_image(source)
-        window = None
-        if intensity.scope == "series" and series is not None:
-            window = series.window(partial(measure_window, intensity=intensity))
-    except ImageError as error:
-        return error
-    facts = measure(pixels, intensity, window)
-    # a volume may well begin with slices of air, which belong to its picture
-    if facts.constant and not any_kind and (series is None or len(series.places) == 1):
-        return ImageError(source.path, nothing(facts))
-    if contract is not None:
-        doubts += contract.plausible.doubts(facts)
-    image = prepare(pixels, preprocessing, window)
-    return _Read(image, (pixels.shape[0], pixels.shape[1]), facts, tuple(doubts))
-
-
-def measure_window(series: Series, intensity: Intensity) -> tuple[float, float]:
-    """The window of a series, from at most 32 of its images, evenly spread.
-
-    Args:
-        series: The images.
-        intensity: The rule that wants it, see `series_percentiles`.
-
-    Raises:
-        ImageError: None of them can be read; the error is that of the first.
-    """
-    chosen = even(series.sources, _WINDOW_IMAGES)
-    failures: list[ImageError] = []
-
-    def readable() -> Iterator[NDArray[Any]]:
-        for source in chosen:
-            try:
-                yield read_image(source)
-            except ImageError as error:
-                failures.append(error)
-
-    images = readable()
-    first = next(images, None)
-    if first is None:
-        raise failures[0]
-    return series_percentiles(itertools.chain([first], images), intensity)
 
 
 def allocate(

@@ -32,6 +32,8 @@ class Contract:
         windowed: Whether the files name a display window, see :class:`ImageInfo`.
         aspect: Smallest and largest width divided by height.
         plausible: Which grey values and how much content.
+        manufacturers: Of the devices, as DICOM files give them. Another one is neither refused
+            nor doubted; `scrd monitor` tells it.
     """
 
     units: tuple[str, ...] = ()
@@ -46,6 +48,7 @@ class Contract:
     windowed: tuple[bool, ...] = ()
     aspect: tuple[float, float] | None = None
     plausible: Plausible = field(default_factory=Plausible)
+    manufacturers: tuple[str, ...] = ()
 
     def check(self, info: ImageInfo) -> tuple[list[str], list[str]]:
         """Compare an image's header with the training images.
@@ -113,9 +116,9 @@ class Contract:
     def _handled(self, info: ImageInfo) -> list[str]:
         """Doubts about how the pixels came into the file: they may have lost contrast there."""
         doubts = []
-        if self.files and _kind(info) not in self.files:
+        if self.files and info.kind not in self.files:
             seen = " and ".join(_FILES[kind] for kind in self.files)
-            doubts.append(f"one of the {_FILES[_kind(info)]}; trained on {seen}")
+            doubts.append(f"one of the {_FILES[info.kind]}; trained on {seen}")
         if info.windowed is not None and self.windowed and info.windowed not in self.windowed:
             doubts.append(
                 "a display window in the header; the training images had none"
@@ -157,14 +160,11 @@ def learn_contract(infos: Iterable[ImageInfo]) -> Contract:
         channels=tuple(sorted({i.channels for i in seen})),
         shorter_side=(min(sides), max(sides)) if sides else None,
         spacing=(min(spacings), max(spacings)) if spacings else None,
-        files=_distinct(_kind(i) for i in seen),
+        files=_distinct(i.kind for i in seen),
         windowed=tuple(sorted({i.windowed for i in seen if i.windowed is not None})),
         aspect=(min(aspects), max(aspects)) if aspects else None,
+        manufacturers=_distinct(i.manufacturer for i in seen),
     )
-
-
-def _kind(info: ImageInfo) -> str:
-    return info.format if info.format in _FILES else "picture"
 
 
 def _modality(info: ImageInfo) -> str | None:

@@ -58,7 +58,9 @@ class ExportedScorer(Scorer):
         """
         return cls(read_exported(Path(folder)), threads)
 
-    def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
+    def infer(
+        self, images: NDArray[np.float32], content: NDArray[np.bool_], *, maps: bool = True
+    ) -> Inferred:
         """See :meth:`scrd.scoring.scorer.Scorer.infer`."""
         found = list(self._pool.map(self._run, images[:, None], content[:, None]))
         joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
@@ -67,7 +69,8 @@ class ExportedScorer(Scorer):
             for name, values in joined.items()
             if name.startswith(_STATISTIC)
         }
-        return Inferred(joined["maps"], statistics, joined["scale_weights"])
+        found_maps = joined["maps"] if maps else joined["maps"][:0]
+        return Inferred(found_maps, statistics, joined["scale_weights"])
 
 
 def _onnxruntime(network: Path, threads: int) -> Run:

@@ -28,8 +28,9 @@ def acquisition(images: Tensor, content: Tensor) -> Tensor:
     mean = (grey * inside).sum(dim=(1, 2)) / area
     centred = (grey - mean[:, None, None]) * inside
     std = (centred.square().sum(dim=(1, 2)) / area).sqrt()
-    kernel = grey.new_tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    laplacian = F.conv2d(grey[:, None], kernel).squeeze(1)
+    inner = grey[:, 1:-1, 1:-1]
+    sides = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    laplacian = sides - 4 * inner
     # only where all five pixels are content
     whole = 1 - F.max_pool2d(1 - inside[:, None], 3, stride=1).squeeze(1)
     sharpness = (laplacian.square() * whole).sum(dim=(1, 2)) / whole.sum(dim=(1, 2)).clamp_min(1)
@@ -40,8 +41,7 @@ class ExpectedExcess(nn.Module):
     """Reads the excess of each scale against what is expected of a normal image.
 
     A linear regression of the log excess on the covariates over normals; without covariates, its
-    mean. What is left is divided by its standard deviation over normals. It is a handful of
-    numbers an image: the arithmetic is on the CPU, in double precision, wherever the model is.
+    mean. What is left is divided by its standard deviation over normals.
 
     Args:
         scales: K.
@@ -63,9 +63,9 @@ class ExpectedExcess(nn.Module):
         self.register_buffer("residual", torch.ones(scales))
 
     def _design(self, covariates: Tensor) -> Tensor:
-        """(B, 4), float64: one, and the covariates in units of their spread, bounded."""
-        units = (covariates - self.center.cpu()) / self.spread.cpu()
-        units = units.clamp(-self.constants.farthest, self.constants.farthest).double()
+        """(B, 4), float32: one, and the covariates in units of their spread, bounded."""
+        units = (covariates - self.center) / self.spread
+        units = units.clamp(-self.constants.farthest, self.constants.farthest)
         return torch.cat([torch.ones_like(units[:, :1]), units], dim=1)
 
     @torch.no_grad()
@@ -73,14 +73,14 @@ class ExpectedExcess(nn.Module):
         """Learn from normals.
 
         Args:
-            excess: (N, K), float, on the CPU, not negative, in standard deviations of normals.
-            covariates: (N, 3), float, from :func:`acquisition`.
+            excess: (N, K), float, not negative, in standard deviations of normals.
+            covariates: (N, 3), float, from :func:`acquisition`, on the model's device.
             adjust: whether the covariates count.
         """
         self.center.copy_(covariates.mean(dim=0))
         self.spread.copy_(covariates.std(dim=0, correction=0).clamp_min(1e-6))
-        logs = (excess + self.constants.offset).double().log()
-        design = self._design(covariates)
+        logs = (excess + self.constants.offset).cpu().double().log()
+        design = self._design(covariates).cpu().double()
         if not adjust:
             design[:, 1:] = 0
         # the small ridge keeps this solvable where a covariate never varies
@@ -93,6 +93,6 @@ class ExpectedExcess(nn.Module):
 
     def forward(self, excess: Tensor, covariates: Tensor) -> Tensor:
         """Standardise (B, K) excess, given (B, 3) covariates; in standard deviations of normals."""
-        expected = self._design(covariates) @ self.coefficients.cpu().double()
-        logs = (excess + self.constants.offset).double().log()
-        return ((logs - expected) / self.residual.cpu()).float()
+        expected = self._design(covariates) @ self.coefficients
+        logs = (excess + self.constants.offset).log()
+        return (logs - expected) / self.residual

@@ -89,6 +89,7 @@ def highest_means(values: Tensor, counts: Tensor) -> Tensor:
     lowest = torch.full_like(values, -torch.inf)
     ranked = torch.where(counts, values, lowest).topk(values.shape[1], dim=1).values
     sums = torch.where(ranked.isinf(), torch.zeros_like(ranked), ranked).cumsum(dim=1)
-    shares = torch.tensor(SHARES, dtype=values.dtype, device=values.device)
-    many = (counts.sum(dim=1, keepdim=True) * shares).long().clamp_min(1)
+    # numbers, not a tensor, which a captured graph could not fetch from the host
+    count = counts.sum(dim=1)
+    many = torch.stack([(count * share).long() for share in SHARES], dim=1).clamp_min(1)
     return sums.gather(1, many - 1) / many

@@ -147,24 +147,18 @@ class Scores(nn.Module):
             content: (B, S, S), bool, there too; False on letterbox padding.
 
         Returns:
-            ``maps`` on the model's device and the rest, a handful of numbers, on the CPU.
+            Everything on the model's device.
         """
         found, scale_weights = self.model(images)
         maps = self.combine(found, scale_weights, images.shape[-1])
         statistics = {
-            "areas": self.model.areas(maps, content).cpu(),
-            **{
-                name: values.cpu()
-                for name, values in map_statistics(
-                    maps, content, self.model.constants.top_fraction
-                ).items()
-            },
+            "areas": self.model.areas(maps, content),
+            **map_statistics(maps, content, self.model.constants.top_fraction),
         }
         if self._combined:
-            return Inference(maps, scale_weights.cpu(), statistics)
-        plain = scale_excess(self.model, found, content).cpu()
-        excess = self.model.expected(plain, acquisition(images, content).cpu())
-        scale_weights = scale_weights.cpu()
+            return Inference(maps, scale_weights, statistics)
+        plain = scale_excess(self.model, found, content)
+        excess = self.model.expected(plain, acquisition(images, content))
         statistics |= {
             "excess": (scale_weights * excess).sum(dim=1),
             "excess_uniform": excess.mean(dim=1),

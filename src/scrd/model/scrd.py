@@ -129,7 +129,8 @@ class SCRD(nn.Module):
         """
         features: tuple[Tensor, ...] = self.scaler(self.teacher(image))
         if self.objective.lesions:
-            features += self.teacher(F.avg_pool2d(image, 2))
+            half = F.avg_pool2d(image, 2).contiguous(memory_format=torch.channels_last)
+            features += self.teacher(half)
         return features
 
     def reconstruct(

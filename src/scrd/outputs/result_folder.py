@@ -14,7 +14,7 @@ from scrd.system.files import PlaceError
 
 LIST = ".scrd-files"
 
-_TABLES = ("scores", "series", "studies", "errors", "warnings", "marks")
+_TABLES = ("scores", "series", "studies", "errors", "warnings", "marks", "covariates")
 
 RESULTS = frozenset(
     {

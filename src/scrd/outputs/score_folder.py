@@ -13,6 +13,7 @@ from scrd.data.series import Listing
 from scrd.data.source import Series, Source
 from scrd.dicom.uids import tag
 from scrd.errors import ConfigError, ImageError
+from scrd.outputs.covariates import covariate_table
 from scrd.outputs.lost import Lost
 from scrd.outputs.names import output_names
 from scrd.outputs.pictures import (
@@ -73,15 +74,17 @@ def score_all(
     batch_size: int = 16,
     any_kind: bool = False,
     progress: bool = False,
+    processes: int = 0,
     results: Iterable[Result] | None = None,
 ) -> Summary:
     """Score a listing and write everything about it.
 
     ``scores.csv`` has a row an image; ``series.csv`` and ``studies.csv`` a row for each of these,
-    where there are DICOM or NIfTI images; ``errors.csv`` says which images could not be scored,
-    ``warnings.csv`` which are doubtful, both only where there are such. A model that can flag
-    nothing has a row in ``warnings.csv`` too. Rows are written as
-    results come, and maps held for one study at a time.
+    where there are DICOM or NIfTI images; ``covariates.csv`` says of each scored image where it
+    comes from, see :mod:`scrd.outputs.covariates`; ``errors.csv`` says which images could not be
+    scored, ``warnings.csv`` which are doubtful, both only where there are such. A model that can
+    flag nothing has a row in ``warnings.csv`` too. Rows are written as results come, and maps held
+    for one study at a time.
 
     Args:
         detector: trained; saved, where DICOM objects are to be written.
@@ -91,6 +94,7 @@ def score_all(
         batch_size: images a batch.
         any_kind: see :meth:`scrd.scoring.scorer.Scorer.score`.
         progress: show a progress bar on standard error.
+        processes: that read files, see :meth:`scrd.scoring.scorer.Scorer.score`.
         results: one for each source, in order, from elsewhere: there they were scored, and what
             :func:`write_pictures` writes was written.
 
@@ -109,7 +113,12 @@ def score_all(
     drawn = results is not None
     if results is None:
         results = detector.score(
-            listing.sources, batch_size=batch_size, progress=progress, any_kind=any_kind
+            listing.sources,
+            batch_size=batch_size,
+            progress=progress,
+            any_kind=any_kind,
+            maps=outputs.overlays or outputs.raw_maps or bool(outputs.kinds),
+            processes=processes,
         )
     names: Iterable[Path | None] = itertools.repeat(None, len(listing.sources))
     if outputs.overlays or outputs.raw_maps:
@@ -126,6 +135,7 @@ def score_all(
     some = min(room, _ROOM)
     with (
         _score_tables(folder / "scores.csv", room) as add,
+        covariate_table(folder, detector.fingerprint, 2 * room) as add_covariates,
         Table(folder / "series.csv", ("study", "series", *columns), room=some) as series,
         Table(folder / "studies.csv", ("study", *columns), room=some) as studies,
         Table(folder / "warnings.csv", ("path", "reason"), room=some) as warnings,
@@ -138,6 +148,7 @@ def score_all(
             for source, name, result in zip(listing.sources, names, results, strict=True):
                 add(str(source), result)
                 if isinstance(result, Scored):
+                    add_covariates(source, result)
                     flagged += result.flag
                     doubted += bool(result.doubts)
                     for doubt in result.doubts:

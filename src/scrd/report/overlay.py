@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from scrd.data.cache import measure_window
+from scrd.data.prepared import measure_window
 from scrd.data.reading import read_image
 from scrd.data.sample import even_pixels
 from scrd.scoring.scorer import Scored, Scorer

@@ -63,6 +63,22 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Acquisition:
+    """How the calibration normals were acquired, as far as their prepared pixels tell.
+
+    Attributes:
+        brightness: (M,), mean, see :func:`scrd.data.covariates.acquisition`; empty in models that
+            were saved without it, as the next two.
+        contrast: (M,), standard deviation.
+        sharpness: (M,), natural logarithm of the mean square of the Laplacian.
+    """
+
+    brightness: tuple[float, ...] = ()
+    contrast: tuple[float, ...] = ()
+    sharpness: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What held-out normals say about a score.
 
@@ -82,8 +98,9 @@ class Calibration:
         many: images of a series or study from which on their number no longer moves its score.
         promise: what the rate holds for, see :data:`scrd.scoring.promise.Promise`; of a level,
             an image is a series or study.
+        acquisition: of the calibration normals, in the order of ``scores``.
 
-    The defaults of the last three are what models mean that were saved without them.
+    The defaults of the last four are what models mean that were saved without them.
     """
 
     scores: tuple[float, ...]
@@ -98,6 +115,7 @@ class Calibration:
     pooled_share: float = 0.1
     many: int = 20
     promise: Promise = "group"
+    acquisition: Acquisition = field(default_factory=Acquisition)
 
     @property
     def can_flag(self) -> bool:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from scrd.data.cache import ImageStack, iter_batches
 from scrd.data.contract import Contract
+from scrd.data.covariates import Covariates
 from scrd.data.preprocess import Preprocessing, content_masks, map_to_source
 from scrd.data.source import AnySource, Source, as_source
 from scrd.errors import ImageError
@@ -24,6 +27,8 @@ from scrd.scoring.calibration import Calibration
 from scrd.scoring.part import part_of_series
 from scrd.system.allocator import reused_memory
 from scrd.system.progress import counting
+
+_NO_MAP = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,11 @@ class Scored:
             ``mean``, ``top`` and ``max`` of the anomaly map.
         scale_weights: α, one a map that makes the anomaly map, sum 1.
         input_map: anomaly map at the model's resolution, (S, S), float32, in standard deviations
-            of normals, or, of an objective with a student, a distance in [0, 2].
+            of normals, or, of an objective with a student, a distance in [0, 2]; (0, 0) where it
+            was not asked for.
         source_size: (height, width) of the source image in pixels.
         doubts: what speaks against its being of the training images' kind.
+        covariates: where it comes from; None where that was not measured.
     """
 
     source: Source
@@ -56,6 +63,7 @@ class Scored:
     input_map: NDArray[np.float32]
     source_size: tuple[int, int]
     doubts: tuple[str, ...] = ()
+    covariates: Covariates | None = None
 
     @property
     def path(self) -> Path:
@@ -67,7 +75,8 @@ class Inferred(NamedTuple):
     """What a network says about a batch.
 
     Attributes:
-        maps: anomaly maps, (B, S, S), float32; see :attr:`Scored.input_map`.
+        maps: anomaly maps, (B, S, S), float32; see :attr:`Scored.input_map`. (0, S, S) where they
+            were not asked for.
         statistics: the score under every pooling, each (B,), float64.
         scale_weights: α, (B, K), float32, rows sum to 1.
     """
@@ -85,12 +94,14 @@ class Scorer(ABC):
         calibration: what held-out normals said.
         contract: which images it knows; others are refused or doubted.
         fingerprint: SHA-256 of the saved model, in hexadecimal; None before it is saved.
+        together: batches that it can work on at the same time.
     """
 
     preprocessing: Preprocessing
     calibration: Calibration
     contract: Contract
     fingerprint: str | None
+    together: int = 1
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -98,12 +109,15 @@ class Scorer(ABC):
         return {"model": self.fingerprint}
 
     @abstractmethod
-    def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
-        """Run the network.
+    def infer(
+        self, images: NDArray[np.float32], content: NDArray[np.bool_], *, maps: bool = True
+    ) -> Inferred:
+        """Run the network; may be called by ``together`` threads at once.
 
         Args:
             images: (B, C, S, S), C = 1 or 3, as :func:`scrd.data.preprocess.prepare` makes them.
             content: (B, S, S), False on letterbox padding.
+            maps: whether the maps are wanted.
         """
 
     def score(
@@ -113,8 +127,12 @@ class Scorer(ABC):
         batch_size: int = 16,
         progress: bool = False,
         any_kind: bool = False,
+        maps: bool = True,
+        processes: int = 0,
     ) -> Iterator[Scored | ImageError]:
         """Score images.
+
+        While results are used, the next batches are scored.
 
         Args:
             images: paths of files that hold one image each, arrays (see
@@ -124,6 +142,9 @@ class Scorer(ABC):
             batch_size: images a batch.
             progress: show a progress bar on standard error.
             any_kind: score also what ``contract`` refuses, with the reason among its doubts.
+            maps: whether the anomaly maps are wanted.
+            processes: that read files instead of threads, see
+                :func:`scrd.data.cache.iter_batches`.
 
         Yields:
             One result an image, in order: :class:`Scored`, or the :class:`ImageError` that says
@@ -132,16 +153,20 @@ class Scorer(ABC):
         if isinstance(images, str | os.PathLike | Source | np.ndarray):
             images = [images]
         files = [as_source(image, i) for i, image in enumerate(images)]
+        batches = iter_batches(
+            files,
+            self.preprocessing,
+            batch_size=batch_size,
+            contract=self.contract,
+            any_kind=any_kind,
+            processes=processes,
+        )
         with counting("scoring", len(files), progress) as advance, reused_memory():
             done = 0
-            for batch in iter_batches(
-                files,
-                self.preprocessing,
-                batch_size=batch_size,
-                contract=self.contract,
-                any_kind=any_kind,
-            ):
-                results: dict[int, Scored | ImageError] = dict(self.score_stack(files, batch))
+            for batch, found in self._ahead(batches, maps):
+                results: dict[int, Scored | ImageError] = {}
+                if found is not None:
+                    results.update(self._results(files, batch, found))
                 count = len(batch.index) + len(batch.failures)
                 missing = [i for i in range(done, done + count) if i not in results]
                 results.update(zip(missing, batch.failures, strict=True))
@@ -149,6 +174,30 @@ class Scorer(ABC):
                     yield results[i]
                 done += count
                 advance(done)
+
+    def _ahead(
+        self, batches: Iterator[ImageStack], maps: bool
+    ) -> Iterator[tuple[ImageStack, Inferred | None]]:
+        """Batches and what the network says, in order; it works on the next ones meanwhile."""
+        waiting: deque[tuple[ImageStack, Future[Inferred | None]]] = deque()
+        pool = ThreadPoolExecutor(self.together, thread_name_prefix="scrd-infer")
+        try:
+            for batch in batches:
+                waiting.append((batch, pool.submit(self._infer_stack, batch, maps)))
+                if len(waiting) > self.together:
+                    first, found = waiting.popleft()
+                    yield first, found.result()
+            while waiting:
+                first, found = waiting.popleft()
+                yield first, found.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _infer_stack(self, batch: ImageStack, maps: bool) -> Inferred | None:
+        if not batch.index:
+            return None
+        content = content_masks(batch.source_sizes, self.preprocessing)
+        return self.infer(batch.images, content, maps=maps)
 
     def score_stack(
         self, sources: Sequence[AnySource], batch: ImageStack
@@ -162,10 +211,13 @@ class Scorer(ABC):
         Yields:
             Position in ``sources`` and result, for each image of the stack.
         """
-        if not batch.index:
-            return
-        content = content_masks(batch.source_sizes, self.preprocessing)
-        found = self.infer(batch.images, content)
+        found = self._infer_stack(batch, True)
+        if found is not None:
+            yield from self._results(sources, batch, found)
+
+    def _results(
+        self, sources: Sequence[AnySource], batch: ImageStack, found: Inferred
+    ) -> Iterator[tuple[int, Scored]]:
         scores = found.statistics[self.calibration.pooling]
         p_values = self.calibration.p_values(scores)
         for row, i in enumerate(batch.index):
@@ -180,9 +232,10 @@ class Scorer(ABC):
                     flag=bool(scores[row] >= self.calibration.threshold),
                     statistics={name: float(s[row]) for name, s in found.statistics.items()},
                     scale_weights=tuple(found.scale_weights[row].tolist()),
-                    input_map=found.maps[row],
+                    input_map=found.maps[row] if len(found.maps) else _NO_MAP,
                     source_size=batch.source_sizes[row],
                     doubts=(*batch.doubts[row], *part),
+                    covariates=batch.covariates[row] if batch.covariates else None,
                 ),
             )
 

@@ -37,7 +37,9 @@ class DescribedScorer(Scorer):
         settings: Mapping[str, Any] = self._settings
         return settings
 
-    def infer(self, images: NDArray[np.float32], content: NDArray[np.bool_]) -> Inferred:
+    def infer(
+        self, images: NDArray[np.float32], content: NDArray[np.bool_], *, maps: bool = True
+    ) -> Inferred:
         """Nothing runs here.
 
         Raises:

@@ -18,6 +18,7 @@ from scrd.dicom.uids import tag
 from scrd.errors import ImageError
 from scrd.scoring.scorer import Scored
 from scrd.scoring.verdicts import SeriesResult, StudyResult, Verdict
+from scrd.storage.plain import to_plain
 
 Result = Scored | ImageError
 
@@ -34,6 +35,8 @@ def image_record(result: Result) -> dict[str, Any]:
         "scale_weights": list(result.scale_weights),
         "size": list(result.source_size),
         "doubts": list(result.doubts),
+        # for whoever watches the stream for drift
+        "covariates": None if result.covariates is None else to_plain(result.covariates),
     }
 
 

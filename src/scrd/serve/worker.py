@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from scrd.data.cache import measure_window
+from scrd.data.prepared import measure_window
 from scrd.data.reading import read_info
 from scrd.data.sample import even
 from scrd.data.series import Listing, list_sources

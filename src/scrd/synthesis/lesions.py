@@ -7,17 +7,20 @@ part of the image, blurred, or noisy.
 
 All that is random is drawn first (`sample_lesions`), on the CPU and apart from the images, so that
 a seed gives the same lesions on every device and however many processes share a batch; putting them
-in (`apply_lesions`) is deterministic.
+in (`apply_lesions`) is deterministic, and does the same work whatever was drawn, so that a GPU can
+record it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scrd.synthesis.drawn import Drawn
 
 KINDS = ("plain", "textured", "mottled", "filled", "pasted", "blurred", "noisy")
 """What a lesion is made of; ``plain`` to ``mottled`` are brighter or darker than what was there."""
@@ -33,12 +36,15 @@ TISSUE = 0.08
 VISIBLE = 0.015
 """Smallest change of the grey value that counts as part of a lesion."""
 
+BLUR = (0.006, 0.02)
+"""Standard deviation of the Gaussian of ``blurred``, in sides of the image."""
+
 _LATTICE = 128
 
 
 @dataclass(frozen=True)
-class Lesions:
-    """The drawn parameters of a batch of lesions, one an image; all on the CPU.
+class Lesions(Drawn):
+    """The drawn parameters of a batch of lesions, one an image.
 
     Attributes:
         kind: (B,) int64, place in `KINDS`.
@@ -72,10 +78,6 @@ class Lesions:
     edge: Tensor
     texture: Tensor
 
-    def __getitem__(self, images: Tensor) -> Lesions:
-        """Those of some of the images, (N,) int64."""
-        return Lesions(*(getattr(self, f.name)[images] for f in fields(self)))
-
 
 def sample_lesions(count: int, generator: torch.Generator) -> Lesions:
     """Draw one lesion for each of ``count`` images.
@@ -105,7 +107,7 @@ def sample_lesions(count: int, generator: torch.Generator) -> Lesions:
         value=uniform(0, 1, 3),
         shift=uniform(0.125, 0.875, 2),
         grain=even_in_log(16, 128),
-        blur=uniform(0.006, 0.02),
+        blur=uniform(*BLUR),
         edge=torch.randn(count, 1, _LATTICE, _LATTICE, generator=generator),
         texture=torch.randn(count, 1, _LATTICE, _LATTICE, generator=generator),
     )
@@ -116,105 +118,104 @@ def apply_lesions(image: Tensor, lesions: Lesions) -> tuple[Tensor, Tensor]:
 
     Args:
         image: (B, C, S, S), float, C = 1 or 3, nominally in [0, 1].
-        lesions: drawn for B images.
+        lesions: drawn for B images; moved to the image's device.
 
     Returns:
         The images with lesions, like ``image`` and within its range or [0, 1], and where they can
         be seen, (B, 1, S, S), float, in [0, 1]: zero where nothing changed visibly.
     """
-    count, channels, side, _ = image.shape
+    lesions = lesions.to(image.device)
     shape = _shapes(image, lesions)
-    grain = _field(lesions.texture, lesions.grain, side, image.device)
-    new = image.clone()
-    for number, name in enumerate(KINDS):
-        chosen = (lesions.kind == number).nonzero()[:, 0]
-        if len(chosen):
-            at = chosen.to(image.device)
-            new[at] = _inside(name, image[at], lesions[chosen], grain[at])
+    new = _inside(image, lesions)
     low = image.amin(dim=(1, 2, 3), keepdim=True).clamp_max(0)
     high = image.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1)
-    changed = image + shape * (new.clamp(low, high) - image)
+    changed = image + shape * (torch.minimum(torch.maximum(new, low), high) - image)
     difference = (changed - image).abs().mean(dim=1, keepdim=True)
     seen = F.avg_pool2d(difference, 5, stride=1, padding=2) > VISIBLE
     return changed, shape * seen
 
 
-def _inside(name: str, image: Tensor, lesions: Lesions, grain: Tensor) -> Tensor:
-    """What a lesion of one kind is made of, everywhere in the image, like ``image``."""
-    side, channels = image.shape[-1], image.shape[1]
+def _inside(image: Tensor, lesions: Lesions) -> Tensor:
+    """What each lesion is made of, everywhere in the image, like ``image``."""
+    channels = image.shape[1]
 
     def each(x: Tensor) -> Tensor:
         """(B, 3) or (B,) → (B, C or 1, 1, 1), the first channel's where the image is grey."""
         wide = x[:, :channels] if x.ndim == 2 else x[:, None]
-        return wide[:, :, None, None].to(image)
+        return wide[:, :, None, None].to(image.dtype)
 
+    def of(name: str) -> Tensor:
+        return each(lesions.kind == KINDS.index(name)).bool()
+
+    grain = _field(lesions.texture, lesions.grain, image.shape[-1])
     contrast = each(lesions.contrast)
     colour = each(lesions.colour) if channels == 3 else torch.ones_like(contrast)
-    match name:
-        case "plain":
-            return image + contrast * colour
-        case "textured":
-            return image + contrast * colour * (1 + 0.3 * grain)
-        case "mottled":
-            return image + contrast * colour * (1 + 0.8 * grain)
-        case "filled":
-            return image + 0.6 * (each(lesions.value) - image) + 0.05 * grain
-        case "pasted":
-            steps = (side * lesions.shift).long().tolist()
-            flipped = image.flip(-1)
-            rolled = [
-                torch.roll(one, (dy, dx), (1, 2))
-                for one, (dy, dx) in zip(flipped, steps, strict=True)
-            ]
-            return torch.stack(rolled)
-        case "blurred":
-            sigmas = (side * lesions.blur).tolist()
-            return torch.cat([_blur(one[None], s) for one, s in zip(image, sigmas, strict=True)])
-        case _:
-            return image + 0.7 * contrast.abs() * grain
+    mottle = 0.3 * of("textured") + 0.8 * of("mottled")
+    new = image + contrast * colour * (1 + mottle * grain)
+    filled = image + 0.6 * (each(lesions.value) - image) + 0.05 * grain
+    new = torch.where(of("filled"), filled, new)
+    new = torch.where(of("pasted"), _elsewhere(image, lesions.shift), new)
+    new = torch.where(of("blurred"), _blur(image, lesions.blur), new)
+    return torch.where(of("noisy"), image + 0.7 * contrast.abs() * grain, new)
 
 
 def _shapes(image: Tensor, lesions: Lesions) -> Tensor:
     """Soft ellipses with wobbling edges on the tissue, (B, 1, S, S), float, in [0, 1]."""
-    side, device = image.shape[-1], image.device
+    side = image.shape[-1]
     grey = F.avg_pool2d(image.mean(dim=1, keepdim=True), 9, 1, 4, count_include_pad=False)
     tissue = (grey > TISSUE).flatten(1)
-    tissue |= ~tissue.any(dim=1, keepdim=True)
+    tissue = tissue | ~tissue.any(dim=1, keepdim=True)
     ranks = tissue.long().cumsum(dim=1)
-    wanted = (lesions.place.to(device) * ranks[:, -1]).long() + 1
+    wanted = (lesions.place * ranks[:, -1]).long() + 1
     centre = torch.searchsorted(ranks, wanted[:, None])[:, 0]
 
     def each(x: Tensor) -> Tensor:
-        return x.to(device, image.dtype)[:, None, None]
+        return x.to(image.dtype)[:, None, None]
 
-    at = torch.arange(side, device=device, dtype=image.dtype)
+    at = torch.arange(side, device=image.device, dtype=image.dtype)
     dy, dx = at[:, None] - each(centre // side), at - each(centre % side)
     cos, sin = each(lesions.angle.cos()), each(lesions.angle.sin())
     along, across = dx * cos + dy * sin, dy * cos - dx * sin
     stretch, radius = each(lesions.stretch), each(side * lesions.radius)
     distance = ((along * stretch).square() + (across / stretch).square()).sqrt() / radius
-    wobble = _field(lesions.edge, (1 / lesions.radius).clamp(4, 64), side, device)[:, 0]
+    wobble = _field(lesions.edge, (1 / lesions.radius).clamp(4, 64), side)[:, 0]
     inside = 1 - distance + 0.35 * wobble
     soft = torch.sigmoid(2 * inside / each(lesions.softness)) * (distance < 2.2)
     return soft[:, None]
 
 
-def _field(noise: Tensor, cells: Tensor, side: int, device: torch.device) -> Tensor:
+def _field(noise: Tensor, cells: Tensor, side: int) -> Tensor:
     """Smooth noise with so many cells across the image, (B, 1, S, S), about standard normal."""
-    at = (torch.arange(side) + 0.5) / side  # in sides of the image
+    at = (torch.arange(side, device=noise.device) + 0.5) / side  # in sides of the image
     reach = cells[:, None] * at * 2 / _LATTICE - 1
     y = reach[:, :, None].expand(-1, -1, side)
-    grid = torch.stack([y.transpose(1, 2), y], dim=-1).to(device)
+    grid = torch.stack([y.transpose(1, 2), y], dim=-1)
     return F.grid_sample(
-        noise.to(device), grid, mode="bicubic", padding_mode="reflection", align_corners=False
+        noise, grid, mode="bicubic", padding_mode="reflection", align_corners=False
     )
 
 
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of one image (1, C, S, S), mirrored at the border."""
-    reach = max(1, math.ceil(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(image).expand(image.shape[1], 1, 1, -1)
-    padded = F.pad(image, (reach,) * 4, mode="reflect")
-    groups = image.shape[1]
-    return F.conv2d(F.conv2d(padded, kernel, groups=groups), kernel.transpose(2, 3), groups=groups)
+def _elsewhere(image: Tensor, shift: Tensor) -> Tensor:
+    """The mirrored image, shifted by so many sides, round the border; like ``image``."""
+    count, channels, side, _ = image.shape
+    at = torch.arange(side, device=image.device)
+    rows, columns = (at - (side * shift).long()[:, :, None]).remainder(side).unbind(dim=1)
+    shape = (count, channels, side, side)
+    moved = image.flip(-1).gather(2, rows[:, None, :, None].expand(shape))
+    return moved.gather(3, columns[:, None, None, :].expand(shape))
+
+
+def _blur(image: Tensor, sigmas: Tensor) -> Tensor:
+    """Gaussian blur of each image by so many sides (B,), mirrored at the border."""
+    count, channels, side, _ = image.shape
+    sigma = (side * sigmas)[:, None]
+    farthest = max(1, math.ceil(2.5 * side * BLUR[1]))
+    at = torch.arange(-farthest, farthest + 1, device=image.device)
+    kernel = torch.exp(-0.5 * (at / sigma).square())
+    kernel = kernel * (at.abs() <= (2.5 * sigma).ceil().clamp_min(1))
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).to(image.dtype)
+    kernel = kernel.repeat_interleave(channels, dim=0)[:, None, None]
+    groups = count * channels
+    padded = F.pad(image.reshape(1, groups, side, side), (farthest,) * 4, mode="reflect")
+    across = F.conv2d(padded, kernel, groups=groups)
+    return F.conv2d(across, kernel.transpose(2, 3), groups=groups).view(image.shape)

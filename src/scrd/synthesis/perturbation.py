@@ -7,11 +7,12 @@ deterministic and replays the same draw as often as wanted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from scrd.synthesis.drawn import Drawn
 from scrd.synthesis.settings import NoiseSettings
 from scrd.synthesis.simplex import random_permutations, simplex_fields
 
@@ -25,7 +26,7 @@ lattice point: 0.485 for 128-pixel images, 0.416 for 512.
 
 
 @dataclass(frozen=True)
-class Perturbation:
+class Perturbation(Drawn):
     """The drawn parameters of a batch of perturbations.
 
     Attributes:
@@ -45,17 +46,6 @@ class Perturbation:
     height: Tensor
     width: Tensor
     noise: Tensor
-
-    def to(self, device: torch.device | str) -> Perturbation:
-        """Return the perturbation with its tensors on another device."""
-        return replace(
-            self,
-            top=self.top.to(device),
-            left=self.left.to(device),
-            height=self.height.to(device),
-            width=self.width.to(device),
-            noise=self.noise.to(device),
-        )
 
 
 def random_integers(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,13 +128,32 @@ def apply_perturbation(
     else:
         field = SIMPLEX_STD * drawn.noise
 
-    index, y, x = patch_pixels(drawn.height, drawn.width)
-    row, column = drawn.top[index] + y, drawn.left[index] + x
+    # a window of one size for all, so that a GPU can record it: the patch, and nothing around it
+    index = torch.arange(len(image), device=image.device)[:, None, None]
+    row, y, in_height = _window(drawn.top, drawn.height, height, image.shape[2])
+    column, x, in_width = _window(drawn.left, drawn.width, width, image.shape[3])
+    row, column, y, x = row[:, :, None], column[:, None], y[:, :, None], x[:, None]
+    within = in_height[:, :, None] & in_width[:, None]
+    noise = field[index, :, y, x] * within[..., None]
     perturbed = image.clone()
-    perturbed[index, :, row, column] += settings.strength * field[index, :, y, x].to(image.dtype)
+    perturbed[index, :, row, column] += settings.strength * noise.to(image.dtype)
     footprint = torch.zeros_like(image[:, :1], dtype=torch.bool)
-    footprint[index, 0, row, column] = True
+    footprint[index, 0, row, column] = within
     return perturbed, footprint
+
+
+def _window(
+    start: Tensor, extent: Tensor, largest: int, side: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows or columns of the image that hold a patch, each (B, largest).
+
+    Returns:
+        Them, int64; those of the patch, int64, in [0, largest); whether these are of it, bool.
+    """
+    at = torch.arange(largest, device=start.device)
+    image = start.clamp_max(side - largest)[:, None] + at
+    patch = image - start[:, None]
+    return image, patch.clamp_min(0), (patch >= 0) & (patch < extent[:, None])
 
 
 def patch_pixels(height: Tensor, width: Tensor) -> tuple[Tensor, Tensor, Tensor]:

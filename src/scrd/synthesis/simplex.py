@@ -148,7 +148,7 @@ def evaluate(stencil: Stencil, permutations: Tensor) -> Tensor:
     hashed = permutations[:, i]
     hashed = permutations.gather(1, (hashed + j) & 255)
     hashed = permutations.gather(1, (hashed + k) & 255) % len(_GRADIENTS)
-    gradients = _GRADIENTS.to(permutations.device)[hashed.T]  # (M, B, 3)
+    gradients = _gradients(permutations.device)[hashed.T]  # (M, B, 3)
     return F.embedding_bag(
         stencil.column,
         gradients.transpose(1, 2).reshape(-1, len(permutations)),
@@ -157,6 +157,11 @@ def evaluate(stencil: Stencil, permutations: Tensor) -> Tensor:
         per_sample_weights=stencil.weight,
         include_last_offset=True,
     ).T
+
+
+@lru_cache(maxsize=8)
+def _gradients(device: torch.device) -> Tensor:
+    return _GRADIENTS.to(device)
 
 
 @lru_cache(maxsize=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,12 @@ def reused_memory() -> Iterator[None]:
     can take longer than the arithmetic. The cost is that the process keeps its peak memory until
     the end of the block, when it is given back and the allocator's defaults hold again.
 
-    Does nothing where the C library is not glibc. May be nested.
+    Does nothing where the C library is not glibc, or where ``SCRD_ALLOCATOR`` is ``default``, for
+    programs that this one is a part of. May be nested.
     """
     global _users
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    wanted = os.environ.get("SCRD_ALLOCATOR") != "default"
+    libc = ctypes.CDLL(None) if wanted and sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "gnu_get_libc_version"):
         yield
         return

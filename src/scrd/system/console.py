@@ -53,6 +53,8 @@ REFUSED = 2
 """Exit code: the input, a setting or an output place cannot be used; the work is not done."""
 BROKEN = 3
 """Exit code: a fault of the software stopped the command; what was written so far is kept."""
+DRIFTED = 4
+"""Exit code: the work is done, and `monitor` has raised an alarm."""
 INTERRUPTED = 130
 """Exit code: stopped by Ctrl-C."""
 

@@ -36,6 +36,19 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def resolve_devices(device: str, count: int) -> list[torch.device]:
+    """So many devices of a kind that score together, see :func:`resolve_device`.
+
+    Raises:
+        ConfigError: there are not so many; of a CPU there is one.
+    """
+    first = resolve_device(device)
+    there = torch.cuda.device_count() if first.type == "cuda" else 1
+    if not 1 <= count <= there:
+        raise ConfigError(f"no scoring on {count} devices {first.type!r}: this machine has {there}")
+    return [torch.device("cuda", i) if count > 1 else first for i in range(count)]
+
+
 def make_fabric(
     precision: str = "auto",
     device: str = "auto",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EXTRAS: Mapping[str, str] = {
-    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors", "scipy"), "train"),
+    **dict.fromkeys(("torch", "timm", "lightning_fabric", "safetensors"), "train"),
     "jinja2": "train",
     **dict.fromkeys(("highdicom", "dicomweb_client", "requests"), "dicom"),
     **dict.fromkeys(("onnx", "onnxscript", "nncf"), "export"),
-    **dict.fromkeys(("onnxruntime", "openvino"), "runtime"),
+    # scipy comes with train too, but whoever misses it may not need PyTorch
+    **dict.fromkeys(("onnxruntime", "openvino", "scipy"), "runtime"),
     **dict.fromkeys(("ray", "pyarrow"), "ray"),
     "tensorboardX": "tensorboard",
     "mlflow": "mlflow",

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scrd.config import Config
+from scrd.data.covariates import acquisition
 from scrd.model import SCRD
 from scrd.model.scores import infer
 from scrd.scoring.calibration import (
     MANY,
     POOLED_SHARE,
+    Acquisition,
     Calibration,
     pool_normals,
     threshold_at,
@@ -46,11 +49,12 @@ def calibrate(
         config: ``pooling``, ``false_alarm_rate`` and ``promise`` are used.
         progress: tell on standard error how far the work is.
     """
-    parts = []
+    parts, numbers = [], []
     batches = zip(torch.split(images, _BATCH), torch.split(content, _BATCH), strict=True)
     with counting("calibrating", len(images), progress) as advance:
         for done, (batch, inside) in enumerate(batches, start=1):
             parts.append(infer(model, batch, inside).statistics)
+            numbers.append(acquisition(batch.numpy(), inside.numpy()))
             advance(min(done * _BATCH, len(images)))
     statistics = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     scores = statistics[config.pooling].double().numpy()
@@ -73,4 +77,5 @@ def calibrate(
         pooled_share=POOLED_SHARE,
         many=MANY,
         promise=config.promise,
+        acquisition=Acquisition(*(tuple(n) for n in np.concatenate(numbers).T.tolist())),
     )

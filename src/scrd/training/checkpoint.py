@@ -84,7 +84,10 @@ def load_checkpoint(
         prefix = f"optimizer.{name}."
         state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         if state:
-            optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
+            there = optimizer.param_groups[0]["capturable"]  # then steps are counted there too
+            optimizer.state[p] = {
+                k: v.to(p.device) if k != "step" or there else v for k, v in state.items()
+            }
     entries = [
         LogEntry(**{**e, "scale_weights": tuple(e["scale_weights"])})
         for e in json.loads(metadata["log"])

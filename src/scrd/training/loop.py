@@ -5,61 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from scrd.config import Config
 from scrd.model import SCRD
-from scrd.objectives import StepFeatures
 from scrd.system.allocator import reused_memory
 from scrd.training.checkpoint import save_checkpoint
 from scrd.training.interruption import finishing_the_step
 from scrd.training.log import LogEntry, TrainingError, TrainingInterrupted
-from scrd.training.setup import Run, set_up
+from scrd.training.setup import set_up
+from scrd.training.step import Steps
 
 LOG_EVERY = 10
-
-
-def step(run: Run, number: int) -> tuple[Tensor, Tensor]:
-    """One iteration of the paper's Algorithm 2, for any objective.
-
-    The noisy path has no part in bottleneck and student, whose BatchNorm only ever sees normal
-    batches.
-
-    Args:
-        run: network, optimiser, images.
-        number: of the iteration, from 0; what is drawn depends on it and the seed alone.
-
-    Returns:
-        The loss, a scalar, and the scale weights α, (B, K), of the batch before the step.
-    """
-    own, image = run.fetch(number)
-    with torch.no_grad(), run.fabric.autocast():
-        clean = run.clean(own, image)  # u = T(x)
-        noisy, where = run.noisy(clean, image, number)  # z = T(x + λ noise), or with lesions
-    with run.fabric.autocast():  # Fabric itself sees to it for `forward` alone
-        # embedding = bottleneck(u), v = student(embedding), α = scale head(embedding)
-        student, scale_weights, logits = run.network.reconstruct(clean, noisy)
-    # cosines of long vectors need fp32, whatever the precision of the network
-    clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
-    features = StepFeatures(clean, student, noisy, scale_weights.float())
-    if logits is None:
-        features = replace(features, footprint=where)
-    else:
-        assert where is not None
-        covered = F.adaptive_avg_pool2d(where, logits.shape[-1]).squeeze(1)
-        features = replace(features, lesion_logits=logits.float(), lesions=covered)
-    assert run.objective.function is not None
-    loss = run.objective.function(features).mean()  # L(u, v, z, α), a value a sample
-    if run.fabric.world_size > 1:  # DDP wants a gradient of every parameter, if only zero
-        loss = loss + 0 * scale_weights.sum()
-    run.descend(loss, number)
-    return loss, scale_weights
 
 
 @reused_memory()
@@ -106,13 +67,13 @@ def train(
         model.to(fabric.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         return []
     run = set_up(model, images, config, fabric, checkpoint, identity)
+    steps = Steps(run)
     log = run.log
     on_start(log)
     on_step(run.start)
     clock, logged = time.perf_counter(), run.start
     with finishing_the_step(checkpoint is not None and fabric.world_size == 1) as stop:
-        for number in range(run.start, config.iterations):
-            loss, scale_weights = step(run, number)
+        for number, loss, scale_weights in steps:
             done = number + 1
             last = done == config.iterations
             stopping = stop.is_set()

@@ -73,10 +73,9 @@ def learn_normals(
         areas = [area.to(device) for area in torch.split(inside, _BATCH)]
         if not objective.combined:
             plain = [
-                scale_excess(model, one.maps, area).cpu()
-                for one, area in zip(found, areas, strict=True)
+                scale_excess(model, one.maps, area) for one, area in zip(found, areas, strict=True)
             ]
-            covariates = acquisition(some, inside)
+            covariates = acquisition(some, inside).to(device)
             grey = images.shape[1] == 1
             adjust = config.acquisition == "adjust" or config.acquisition == "auto" and grey
             model.expected.fit(torch.cat(plain), covariates, adjust)
@@ -85,7 +84,7 @@ def learn_normals(
                 def excess(probed: Tensor, area: Tensor) -> Tensor:
                     return torch.cat([_excess(model, batch) for batch in batches(probed, area)])
 
-                untouched = model.expected(torch.cat(plain), covariates)
+                untouched = model.expected(torch.cat(plain), covariates).cpu()
                 alpha = scale_weights(excess, some, inside, untouched, config.seed)
                 model.scale_head.fix(alpha.to(device))
                 fixed = model.scale_head.linear.bias.detach().softmax(dim=0)

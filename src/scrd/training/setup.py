@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from scrd.config import Config
 from scrd.data.sample import even_places
 from scrd.model import SCRD
 from scrd.objectives import OBJECTIVES, Objective
-from scrd.training.batches import batch_indices, generator_of, share_of
+from scrd.training.batches import share_of
 from scrd.training.checkpoint import load_checkpoint, trainable_parameters
 from scrd.training.log import LogEntry, TrainingError
 from scrd.training.sync_norm import JoinedBatchNorm2d, replace_norms
-from scrd.training.teacher_features import cached_features, lesion_features, noisy_features
+from scrd.training.teacher_features import cached_features
 
 STATISTICS_IMAGES = 768
 """Training normals that give the statistics of features and distances, at the most."""
@@ -36,6 +35,7 @@ class Run:
         optimizer: Adam, of what training changes.
         images: (N, C, S, S), float32, in [0, 1], on the CPU.
         cache: teacher features of all images, on the device, or None where they took too much.
+        on_device: the images once more, on a GPU that has room for them; None elsewhere.
         objective: what is trained for.
         config: settings.
         fabric: devices and precision.
@@ -49,6 +49,7 @@ class Run:
     optimizer: Any
     images: Tensor
     cache: list[Tensor] | None
+    on_device: Tensor | None
     objective: Objective
     config: Config
     fabric: Fabric
@@ -56,53 +57,20 @@ class Run:
     start: int
     log: list[LogEntry]
 
-    def fetch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's part of a batch.
+    @property
+    def capturable(self) -> bool:
+        """Whether a step may be recorded: on a GPU, by one process, without a scaler of losses."""
+        alone = self.fabric.world_size == 1
+        scaled = str(self.config.precision).startswith("16")
+        return self.fabric.device.type == "cuda" and alone and not scaled
 
-        Returns:
-            Places in the set, (B,), int64, and x, (B, C, S, S), on the device; None where nothing
-            needs the images themselves.
-        """
-        size, count = self.config.batch_size, len(self.images)
-        own = batch_indices(step, size, count, self.config.seed)[self.share]
-        if self.cache is not None and not self.objective.contrastive:
-            return own, None
-        cuda = self.fabric.device.type == "cuda"
-        image = self.images[own]
-        image = (image.pin_memory() if cuda else image).to(self.fabric.device, non_blocking=cuda)
-        return own, image.contiguous(memory_format=torch.channels_last)
-
-    def clean(self, own: Tensor, image: Tensor | None) -> Sequence[Tensor]:
-        """Teacher features u_k of the images, (B, C_k, H_k, W_k) each."""
-        if self.cache is not None:
-            at = own.to(self.fabric.device)
-            return [f[at].contiguous(memory_format=torch.channels_last) for f in self.cache]
-        assert image is not None
-        return self.model.encode(image)
-
-    def noisy(
-        self, clean: Sequence[Tensor], image: Tensor | None, step: int
-    ) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Teacher features z_k of the perturbed images, and where they are, (B, 1, S, S).
-
-        The footprint of the noise, bool; or, of lesions, float in [0, 1].
-        """
-        if not self.objective.contrastive:
-            return (), None
-        assert image is not None
-        generator = generator_of(self.config.seed, 2, step)
-        if self.objective.lesions:
-            size = self.config.batch_size
-            return lesion_features(self.model, clean, image, size, generator, self.share)
-        return noisy_features(self.model, image, self.config, generator, self.share)
-
-    def descend(self, loss: Tensor, step: int) -> None:
-        """Take one step of Adam."""
+    def set_rate(self, rate: float) -> None:
+        """Of the next step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self.optimizer.step()
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)  # where a recorded step reads it
+            else:
+                group["lr"] = rate
 
     def mean(self, x: Tensor) -> Tensor:
         """Over the processes, each of which has its own share of a batch."""
@@ -135,8 +103,13 @@ def set_up(
         joined = nn.SyncBatchNorm if fabric.device.type == "cuda" else JoinedBatchNorm2d
         for part in model.trained_parts():
             replace_norms(part, joined)
+    gpu, rate = fabric.device.type == "cuda", config.learning_rate
     optimizer = torch.optim.Adam(
-        trainable_parameters(model).values(), lr=config.learning_rate, betas=config.betas
+        trainable_parameters(model).values(),
+        lr=torch.tensor(rate, device=fabric.device) if gpu else rate,
+        betas=config.betas,
+        fused=gpu,
+        capturable=gpu,
     )
     start = 0
     log: list[LogEntry] = []
@@ -151,10 +124,20 @@ def set_up(
     if objective.standardised:
         _fit_scaler(model, images, fabric.device)
     cache = cached_features(model, images, fabric.device, config.feature_cache_gib)
+    kept = _on_gpu(images, fabric.device)
     network, adam = fabric.setup(model, optimizer)
     network.mark_forward_method("reconstruct")
     model.train()
-    return Run(model, network, adam, images, cache, objective, config, fabric, share, start, log)
+    return Run(
+        model, network, adam, images, cache, kept, objective, config, fabric, share, start, log
+    )
+
+
+def _on_gpu(images: Tensor, device: torch.device) -> Tensor | None:
+    """The images on a GPU, if they take no more than a quarter of the memory that is free."""
+    if device.type != "cuda" or images.nbytes > torch.cuda.mem_get_info(device)[0] / 4:
+        return None
+    return images.to(device)
 
 
 def learning_rate(step: int, config: Config) -> float:

@@ -527,7 +527,10 @@ def test_windows_of_unequal_numbers_are_told(make: Make) -> None:
     assert "centres than widths" in read_header(path).info.oddities[0]
 
 
-@pytest.mark.parametrize("keyword", ["Modality", "BodyPartExamined", "ViewPosition"])
+CODES = ["Modality", "BodyPartExamined", "ViewPosition", "Manufacturer"]
+
+
+@pytest.mark.parametrize("keyword", CODES)
 @pytest.mark.parametrize("value", ["Doe^Jane", "19700131"])
 def test_no_name_or_date_is_taken_for_a_code(make: Make, keyword: str, value: str) -> None:
     path = make(U12)
@@ -535,7 +538,14 @@ def test_no_name_or_date_is_taken_for_a_code(make: Make, keyword: str, value: st
     ds.add_new(keyword, "LO", value)
     ds.save_as(path)
     info = read_header(path).info
-    assert value.upper() not in (info.modality, info.body_part, info.view)
+    assert value.upper() not in (info.modality, info.body_part, info.view, info.manufacturer)
+
+
+def test_the_manufacturer_is_told(make: Make) -> None:
+    assert read_header(make(U12)).info.manufacturer is None
+    assert read_header(make(U12, Manufacturer="Hologic, Inc. ")).info.manufacturer == (
+        "HOLOGIC, INC."
+    )
 
 
 def with_palette(make: Make, first: int) -> Path:

@@ -34,6 +34,7 @@ _SHORT_VRS = frozenset((b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM 
 _LONGEST_START = 1024  # bytes; of the first element of a file without preamble
 _OWN = "scrd"
 _CODE = re.compile(r"(?!\d{6})[A-Z0-9 _/.&()+-]{1,32}")
+_MAKER = re.compile(r"(?!\d{6})[A-Z0-9 _/.,&()+-]{1,64}")  # "Hologic, Inc."
 _ORTHONORMAL = 1e-2  # largest error of a direction cosine's length, and of a right angle
 
 Vector = tuple[float, ...]
@@ -160,6 +161,7 @@ def read_header(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
                 if form.channels == 1
                 else (),
                 is_windowed(dataset) if form.channels == 1 else None,
+                _code(dataset, "Manufacturer", _MAKER),
             )
         return DicomHeader(
             path,
@@ -209,10 +211,10 @@ def _file_id(record: Dataset) -> tuple[str, ...]:
     return parts
 
 
-def _code(dataset: Dataset, keyword: str) -> str | None:
+def _code(dataset: Dataset, keyword: str, form: re.Pattern[str] = _CODE) -> str | None:
     """A word that messages may quote: a name or a date in its place is none."""
     found = (text(dataset, keyword) or "").upper()
-    return found if _CODE.fullmatch(found) else None
+    return found if form.fullmatch(found) else None
 
 
 def _patient(dataset: Dataset) -> str | None:

@@ -31,6 +31,7 @@ class ImageInfo:
         oddities: What the header says of its grey values that may not be true, a sentence each.
         windowed: The header names a window or lookup table for display, which made these
             "display" values; None where that does not matter.
+        manufacturer: Of the device, as DICOM gives it, upper case.
     """
 
     width: int
@@ -47,3 +48,9 @@ class ImageInfo:
     localizer: bool = False
     oddities: tuple[str, ...] = ()
     windowed: bool | None = None
+    manufacturer: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Of the file: "DICOM", "NIfTI", or "picture" for all others."""
+        return self.format if self.format in ("DICOM", "NIfTI") else "picture"

@@ -1,0 +1,73 @@
+"""What a saved model says of normals, read without its network and without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scrd.data.contract import Contract
+from scrd.errors import ConfigError, ScrdError
+from scrd.scoring.calibration import Calibration
+from scrd.storage.plain import from_plain
+from scrd.system.files import sha256
+
+_INDEXES = ("config.json", "export.json")
+_CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a model folder, or an exported one, says of normals.
+
+    Attributes:
+        calibration: what held-out normals said.
+        contract: which images it knows.
+        fingerprint: as :attr:`scrd.scoring.scorer.Scorer.fingerprint` of the loaded model.
+    """
+
+    calibration: Calibration
+    contract: Contract
+    fingerprint: str
+
+
+def read_known(folder: Path) -> Known:
+    """Read the calibration and the contract of a saved model.
+
+    Args:
+        folder: what `scrd train` or `scrd export` wrote.
+
+    Raises:
+        ScrdError: there is no model, a file is damaged, or was changed since it was written; the
+            message names the file and the cause.
+    """
+    index = next((folder / name for name in _INDEXES if (folder / name).is_file()), None)
+    if index is None:
+        raise ScrdError(
+            f"{folder}: no such model folder: it holds neither {' nor '.join(_INDEXES)}"
+        )
+    described, path = _read_json(index), folder / _CALIBRATION
+    calibration = _read_json(path)
+    if sha256(path) != described.get("sha256", {}).get(_CALIBRATION):
+        raise ScrdError(f"{path}: does not match the hash in {index.name}: damaged or changed")
+    try:
+        return Known(
+            from_plain(Calibration, calibration),
+            from_plain(Contract, described["contract"]),
+            sha256(index),
+        )
+    except (ConfigError, KeyError, TypeError, ValueError) as e:
+        raise ScrdError(f"{index}: does not describe a model ({type(e).__name__}: {e})") from e
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ScrdError(f"{path}: missing from the model folder") from None
+    except (OSError, ValueError) as e:
+        raise ScrdError(f"{path}: not readable as JSON ({e})") from e
+    if not isinstance(content, dict):
+        raise ScrdError(f"{path}: does not hold a JSON object")
+    return content
