@@ -135,14 +135,14 @@ def test_a_job_that_the_worker_dies_of_fails_and_the_others_do_not(serve, slow, 
     )
     (tmp_path / "worker.py").write_text(
         "import os, sys\n"
-        "from scrd.data import cache\n"
+        "from scrd.data import prepared\n"
         "from scrd.serve import worker\n"
-        "read = cache.read_image\n"
+        "read = prepared.read_image\n"
         "def deadly(source, **given):\n"
         "    if b'deadly' in open(source.path, 'rb').read():\n"
         "        os.abort()\n"
         "    return read(source, **given)\n"
-        "cache.read_image = deadly\n"
+        "prepared.read_image = deadly\n"
         "worker.main(*sys.argv[1:])\n"
     )
     import sys
