@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import math
 import re
 from collections import defaultdict
@@ -13,8 +14,12 @@ import pytest
 import typer.main
 from PIL import Image
 from scipy.stats import beta
+from typer.testing import CliRunner
 
 import scrd
+from scrd.archive.pulse import BEAT_SECONDS
+from scrd.archive.state import State
+from scrd.archive.status import AWAY_SECONDS, SILENT_SECONDS, STUDY_SECONDS
 from scrd.audit.report import CheckReport
 from scrd.bench.material import read_material
 from scrd.bench.measure import measure
@@ -29,12 +34,13 @@ from scrd.model.scores import POOLINGS
 from scrd.monitor.drift import find_drift
 from scrd.monitor.stream import read_stream
 from scrd.objectives import OBJECTIVES
+from scrd.outputs import history
 from scrd.outputs.covariates import COLUMNS as COVARIATES
 from scrd.outputs.pictures import Outputs
 from scrd.outputs.score_folder import score_all, write_scores
 from scrd.storage.known import read_known
 from scrd.synthesis.probes import PROBES
-from scrd.system.console import BROKEN, DRIFTED, INTERRUPTED, REFUSED, SKIPPED
+from scrd.system.console import BROKEN, DEAD, DRIFTED, INTERRUPTED, REFUSED, SKIPPED, STUCK
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
@@ -162,6 +168,8 @@ def test_exit_codes_are_those_of_the_code():
         REFUSED,
         BROKEN,
         DRIFTED,
+        DEAD,
+        STUCK,
         INTERRUPTED,
     ]
 
@@ -233,6 +241,22 @@ def test_columns_of_covariates_and_keys_of_monitor_are_documented(example, tmp_p
     written = find_drift(read_stream([tmp_path], known.fingerprint), known).to_dict()
     documented = names([row[:1] for row in tables(COMMANDS)["key of `monitor.json`"]])
     assert documented == list(written)
+
+
+def test_keys_of_status_are_documented(tmp_path):
+    State(tmp_path / "state", name="there", model="m").close()
+    result = CliRunner().invoke(app, ["status", str(tmp_path / "state"), "--json"])
+    documented = names([row[:1] for row in tables(COMMANDS)["key of `--json`"]])
+    assert documented == list(json.loads(result.stdout)[0])
+
+
+def test_limits_of_operations_are_those_of_the_code():
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"At most {history.DAYS} days and {history.IMAGES:,} images" in text
+    times = (SILENT_SECONDS, AWAY_SECONDS, STUDY_SECONDS, BEAT_SECONDS)
+    assert times == (60, 600, 1800, 10)
+    for words in ("for a minute", "for ten minutes", "for half an hour", "every ten seconds"):
+        assert words in text
 
 
 def test_keys_of_check_are_documented():

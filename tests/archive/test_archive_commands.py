@@ -2,19 +2,26 @@
 
 import csv
 import errno
+import json
 import re
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pydicom
 import pytest
+from archives import until
 from typer.testing import CliRunner
 
 from scrd import __version__
+from scrd.archive.status import read_status
 from scrd.cli import app
 from scrd.config import Config
 from scrd.detector import Detector
 from scrd.dicom.uids import tag
+from scrd.monitor.stream import read_stream
+from scrd.outputs.history_file import HistoryError
 from synthetic_volumes import head, write_dicom
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")
@@ -96,6 +103,58 @@ def test_a_folder_is_watched_and_results_name_the_files(model, study, tmp_path):
         paths = {row["path"] for row in csv.DictReader(file)}
     assert paths == {str(path) for path in study}
     assert {p.name[:2] for p in folder.glob("*.dcm")} >= {"sr", "sc"}
+    by_state, by_table = (
+        read_stream([place], Detector.load(model).fingerprint)
+        for place in (tmp_path / "state", folder)
+    )
+    assert [(i.score, i.flag, i.study, i.covariates) for i in by_state.images] == [
+        (i.score, i.flag, i.study, i.covariates) for i in by_table.images
+    ]
+    result = scrd("status", tmp_path / "state", "--json")
+    [told] = json.loads(result.stdout)
+    assert (result.exit_code, told["done"], told["health"]) == (0, 1, "well")
+    assert told["drift"]["counted"] == 1 and told["model_folder"] == str(model.resolve())
+    assert not any(word in result.stdout for word in ("Doe", "ID50", "1.2.3.50"))
+
+
+def test_a_watch_can_be_asked_while_it_runs_and_after_a_kill(model, study, tmp_path):
+    state = tmp_path / "state"
+    words = ("--folder", study[0].parent, "--out", tmp_path / "out", "--state", state)
+    program = [sys.executable, "-c", "from scrd.cli import run; run()", "watch", model, *words]
+    options = ("--settle", "0", "--poll", "0.2", "--device", "cpu")
+
+    def asked():
+        result = scrd("status", state, "--json")
+        return result.exit_code, json.loads(result.stdout)[0]
+
+    with open(tmp_path / "log", "w") as log:
+        watching = subprocess.Popen([*program, *options], stderr=log, stdout=log)
+        try:
+            until(lambda: state.exists() and read_state(state).done == 1, 120)
+            code, told = asked()
+            assert (code, told["health"], told["ended"]) == (0, "well", None)
+            assert told["pid"] == watching.pid
+        finally:
+            watching.kill()
+            watching.wait(20)
+    found = read_state(state)
+    assert (found.health, found.done) == ("well", 1)  # for a minute nobody can know
+    found = read_status(state, 0.0, time.time() + 61)
+    assert (found.health, found.done) == ("dead", 1)
+    assert scrd("status", state).exit_code == 0
+    done = subprocess.run([*program, *options, "--once"], capture_output=True, timeout=120)
+    code, told = asked()
+    assert (done.returncode, code, told["done"], told["told"]) == (
+        *(0, 0, 1),
+        "it ran once and ended, as told",
+    )
+
+
+def read_state(path):
+    try:
+        return read_status(path, 0.0)
+    except HistoryError:  # it is just being made
+        return SimpleNamespace(done=None)
 
 
 @pytest.mark.parametrize(

@@ -147,15 +147,22 @@ def test_nobody_else_reads_the_uids(path, caplog):
     assert [r.getMessage() for r in caplog.records] == ["study c47f5b18b8a4: queued"]
 
 
+def as_of(path, format_):
+    """Make the file what an older version would have written."""
+    with sqlite3.connect(path) as db:
+        for column in ("since", *(("flagged", "stored") if format_ == 1 else ())):
+            db.execute(f"ALTER TABLE studies DROP COLUMN {column}")
+        for table in ("history", "images", "watcher"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute(f"PRAGMA user_version = {format_}")
+    db.close()
+
+
 def test_what_an_older_version_wrote_is_taken_over_and_said(path, caplog):
     with opened(path) as state:
         state.record(queue=[A, B], position=(7, "seven"))
         state.finish("a", "done", stored=True)
-    with sqlite3.connect(path) as db:  # as format 1 had it
-        db.execute("ALTER TABLE studies DROP COLUMN flagged")
-        db.execute("ALTER TABLE studies DROP COLUMN stored")
-        db.execute("PRAGMA user_version = 1")
-    db.close()
+    as_of(path, 1)
     with opened(path, model="new") as state:
         assert (state.position, state.counts) == ((7, "seven"), {"done": 1, "queued": 1})
         assert state.of_other_models == 1

@@ -14,6 +14,7 @@ from archives import MODEL, Study, result_uid, until
 
 from scrd.archive.connection import ArchiveError
 from scrd.archive.state import Arrival, State
+from scrd.archive.status import read_status
 from scrd.archive.watch import Results, stopping, watch
 from scrd.dicom.uids import tag
 from scrd.errors import ScrdError
@@ -314,8 +315,11 @@ def test_the_watch_is_killed_at_any_moment(server, tmp_path):
         return [server.results(s.uid) for s in studies]
 
     def counts():
+        told = read_status(tmp_path / "state", 0.0)  # as the kill left it
         with State(tmp_path / "state", name=server.url, model=MODEL) as state:
-            return state.counts
+            counts = state.counts
+        assert (told.done, told.waiting) == (counts.get("done", 0), counts.get("queued", 0))
+        return counts
 
     assert killed_at(server, tmp_path, "recorded") == -signal.SIGKILL
     assert counts() == {"queued": 3}

@@ -13,21 +13,21 @@ from scrd.monitor.drift import find_drift
 from scrd.monitor.martingale import average, log_wealth
 from scrd.monitor.p_values import online_p_values
 from scrd.monitor.sample import QUANTITIES
-from scrd.monitor.stream import Image, Stream, read_stream
+from scrd.monitor.stream import Image, MonitorError, Stream, read_stream
 from scrd.scoring.calibration import Acquisition, Calibration
 from scrd.storage.known import Known, read_known
 
 SHIFTS = {"score": 0, "brightness": 1, "contrast": 2, "sharpness": 3}
 
 
-def stream_of(values, slices=1, rng=None):
+def stream_of(values, slices=1, rng=None, name="study"):
     """A study a row of ``values`` (N, 4), whose images are alike."""
     images = []
     for i, study in enumerate(values):
         for k in range(slices):
             score, *numbers = study + (0 if rng is None else 0.1 * rng.normal(size=4))
             covariates = Covariates(256, 256, None, None, None, *numbers)
-            images.append(Image(f"{i}-{k}", score, False, f"study {i}", 0, covariates))
+            images.append(Image(f"{i}-{k}", score, False, f"{name} {i}", 0, covariates))
     return Stream((Path("scores.csv"),), tuple(images), 0)
 
 
@@ -97,10 +97,21 @@ def test_a_reference_of_the_site_takes_the_place_of_the_calibration_normals(know
     rng = np.random.default_rng(5)
     weeks, stream = (rng.normal(size=(150, 4)) + [1.5, 0, 0, 0] for _ in range(2))
     assert find_drift(stream_of(stream), known).alarms
-    found = find_drift(stream_of(stream), known, stream_of(weeks))
+    reference = stream_of(weeks, name="week")
+    found = find_drift(stream_of(stream), known, reference)
     assert not found.alarms
     assert found.accepted and len(found.reference) == 150
-    assert find_drift(stream_of(stream + 2), known, stream_of(weeks)).alarms
+    assert find_drift(stream_of(stream + 2), known, reference).alarms
+
+
+def test_a_study_of_the_reference_counts_there_alone(known):
+    values = np.random.default_rng(5).normal(size=(60, 4))
+    whole, weeks = stream_of(values, slices=2), stream_of(values[:40], slices=2)
+    found = find_drift(whole, known, weeks)
+    assert [image.study for image in found.counted.images] == [f"study {i}" for i in range(40, 60)]
+    assert found.counted.repeated == 80
+    with pytest.raises(MonitorError, match="every study is in the reference"):
+        find_drift(weeks, known, whole)
 
 
 def test_the_expected_rate_is_that_of_the_reference(known, make_model, write_scores):

@@ -1,16 +1,19 @@
 """What a watch knows, on disk: which studies wait, which are done, how far the archive was read.
 
 Every step is one SQLite transaction, synced to disk, so that a process that is killed at any
-moment goes on where it was. One process at a time may use a state file.
+moment goes on where it was. One process at a time may use a state file; any may read it meanwhile,
+see :mod:`scrd.outputs.history_file`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,42 +21,14 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from scrd.archive import schema
 from scrd.dicom.uids import tag
 from scrd.errors import ScrdError
+from scrd.outputs.history import Found, keep
 
 Outcome = Literal["done", "refused", "failed"]
 
-_FORMAT = 2
-_TABLES = (
-    """CREATE TABLE archive (
-        name TEXT NOT NULL,         -- address or folder, without credentials
-        sequence INTEGER NOT NULL,  -- last change that was read; 0 none
-        mark TEXT NOT NULL          -- what that change was
-    )""",
-    "CREATE TABLE arriving (key TEXT PRIMARY KEY)",
-    """CREATE TABLE studies (
-        key TEXT PRIMARY KEY,       -- what the archive calls the study
-        uid TEXT NOT NULL,          -- Study Instance UID
-        fingerprint TEXT NOT NULL,  -- of the source images
-        model TEXT NOT NULL,
-        status TEXT NOT NULL CHECK (status IN ('queued', 'done', 'refused', 'failed')),
-        attempts INTEGER NOT NULL DEFAULT 0,
-        next_try REAL NOT NULL,     -- seconds since the epoch
-        reason TEXT NOT NULL DEFAULT '',
-        updated REAL NOT NULL,
-        flagged INTEGER NOT NULL DEFAULT 0,
-        stored TEXT NOT NULL DEFAULT ''  -- models whose results the archive holds, with spaces
-    )""",
-    "CREATE INDEX waiting ON studies (status, next_try)",
-    f"PRAGMA user_version = {_FORMAT}",
-)
-
-_FROM_1 = (
-    "ALTER TABLE studies ADD COLUMN flagged INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE studies ADD COLUMN stored TEXT NOT NULL DEFAULT ''",
-    "UPDATE studies SET stored = model WHERE status = 'done'",
-    f"PRAGMA user_version = {_FORMAT}",
-)
+NOTHING = Found()
 
 log = logging.getLogger("scrd.watch")
 
@@ -147,21 +122,20 @@ class State:
             if self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
                 raise StateError(f"{self.path}: {_NOT_OURS}")
             with self._transaction():
-                for statement in _TABLES:
-                    self._db.execute(statement)
-                self._db.execute("INSERT INTO archive VALUES (?, 0, '')", (name,))
-        elif format_ == 1:
+                schema.make(self._db, name)
+        elif 0 < format_ < schema.FORMAT:
             with self._transaction():
-                for statement in _FROM_1:
-                    self._db.execute(statement)
-            log.warning(
-                "%s: written by an older version, which did not see images that were replaced: "
-                "each study is scored once more when it is seen again",
-                self.path,
-            )
-        elif format_ != _FORMAT:
+                schema.take_over(self._db, format_)
+            if format_ == 1:
+                log.warning(
+                    "%s: written by an older version, which did not see images that were "
+                    "replaced: each study is scored once more when it is seen again",
+                    self.path,
+                )
+        elif format_ != schema.FORMAT:
             raise StateError(
-                f"{self.path}: state of format {format_}, this version of scrd reads {_FORMAT}"
+                f"{self.path}: state of format {format_}, this version of scrd reads "
+                f"{schema.FORMAT}"
             )
         known = self._db.execute("SELECT name FROM archive").fetchone()
         self._db.execute("SELECT key FROM arriving UNION SELECT stored FROM studies LIMIT 1")
@@ -171,6 +145,8 @@ class State:
             raise StateError(
                 f"{self.path}: belongs to {known[0]}, not to {name}; choose another file"
             )
+        # with a log beside the file whoever reads and whoever writes do not wait for each other
+        self._db.execute("PRAGMA journal_mode = WAL")
 
     @property
     def position(self) -> tuple[int, str]:
@@ -223,13 +199,15 @@ class State:
         with self._transaction():
             for study in queue:
                 changed = self._db.execute(
-                    "INSERT INTO studies (key, uid, fingerprint, model, status, next_try, updated)"
-                    " VALUES (?, ?, ?, ?, 'queued', ?, ?) ON CONFLICT (key) DO UPDATE SET"
+                    "INSERT INTO studies"
+                    " (key, uid, fingerprint, model, status, next_try, updated, since)"
+                    " VALUES (?, ?, ?, ?, 'queued', ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
                     " fingerprint = excluded.fingerprint, model = excluded.model,"
                     " status = 'queued', attempts = 0, reason = '',"
-                    " next_try = excluded.next_try, updated = excluded.updated"
+                    " next_try = excluded.next_try, updated = excluded.updated,"
+                    " since = excluded.since"
                     " WHERE fingerprint <> excluded.fingerprint OR model <> excluded.model",
-                    (study.key, study.uid, study.fingerprint, self.model, now, now),
+                    (study.key, study.uid, study.fingerprint, self.model, now, now, now),
                 ).rowcount
                 if changed:
                     queued.append(study.uid)
@@ -272,8 +250,10 @@ class State:
         reason: str = "",
         flagged: bool = False,
         stored: bool | None = None,
+        found: Found = NOTHING,
+        seconds: float = 0.0,
     ) -> None:
-        """Take a study out of the queue.
+        """Take a study out of the queue, and keep what came of it.
 
         Args:
             key: The study.
@@ -283,14 +263,29 @@ class State:
             flagged: Whether something in it is.
             stored: Whether the archive now holds results of this model, and of no other one that
                 this watch used; None where that is as it was.
+            found: What was found in it.
+            seconds: That it took, this last time.
         """
         models = None if stored is None else self.model * stored
+        free = shutil.disk_usage(self.path.parent).free
         with self._transaction():
+            row = self._db.execute("SELECT uid FROM studies WHERE key = ?", (key,)).fetchone()
             self._db.execute(
                 "UPDATE studies SET status = ?, fingerprint = COALESCE(?, fingerprint), model = ?,"
                 " reason = ?, flagged = ?, stored = COALESCE(?, stored), updated = ?"
                 " WHERE key = ?",
                 (outcome, fingerprint, self.model, reason, flagged, models, time.time(), key),
+            )
+            keep(
+                self._db,
+                study=tag(row[0]),
+                model=self.model,
+                outcome=outcome,
+                reason=reason,
+                flagged=flagged,
+                found=found,
+                seconds=seconds,
+                free_bytes=free,
             )
 
     def retry(self, key: str, *, seconds: float, reason: str) -> None:
@@ -322,9 +317,9 @@ class State:
         now = time.time()
         with self._transaction():
             return self._db.execute(
-                "UPDATE studies SET status = 'queued', attempts = 0, next_try = ?, updated = ?"
-                " WHERE status = 'failed'",
-                (now, now),
+                "UPDATE studies SET status = 'queued', attempts = 0, next_try = ?, updated = ?,"
+                " since = ? WHERE status = 'failed'",
+                (now, now, now),
             ).rowcount
 
     def _transaction(self) -> _Transaction:
@@ -333,6 +328,10 @@ class State:
     def close(self) -> None:
         """Let go of the file."""
         if hasattr(self, "_db"):
+            with suppress(sqlite3.Error):  # another one reads it just now, or it is no database
+                if self._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                    # at rest it is one file, that can be copied as it is
+                    self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.close()
         self._lock.release()
 

@@ -25,9 +25,11 @@ from types import FrameType
 from typing import Protocol
 
 from scrd.archive.connection import ArchiveError, StudyGone
-from scrd.archive.state import Job, Outcome, State
+from scrd.archive.pulse import Pulse
+from scrd.archive.state import NOTHING, Job, Outcome, State
 from scrd.dicom.uids import tag
 from scrd.errors import ScrdError
+from scrd.outputs.history import Found
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Results:
         words: For the log: flagged or not, score, p-value, number of images.
         flagged: Whether something in it is.
         refusal: Why the study does not count as done in spite of its files; empty where it does.
+        found: What is kept of it.
     """
 
     files: Sequence[Path] = ()
     words: str = ""
     flagged: bool = False
     refusal: str = ""
+    found: Found = NOTHING
 
 
 Process = Callable[[Path, str], Results]
@@ -92,6 +96,7 @@ def watch(
     attempts: int = 5,
     retry_seconds: float = 30.0,
     heartbeat_seconds: float = 60.0,
+    model_folder: Path | None = None,
 ) -> Counter[str]:
     """Score every complete study of an archive and store the results beside it.
 
@@ -105,6 +110,7 @@ def watch(
         attempts: How often a study is begun before it counts as failed.
         retry_seconds: Wait before the second attempt, doubled for each further one.
         heartbeat_seconds: How long at least between two lines that say how things stand.
+        model_folder: Where the model lies, for whoever asks for the state.
 
     Returns:
         How often a study was "done", "refused", "failed", or is to be tried again ("retry").
@@ -120,37 +126,54 @@ def watch(
     misses = 0
     told = heard = time.monotonic()
     outcomes: Counter[str] = Counter()
+    pulse = Pulse(
+        state.path,
+        model=state.model,
+        model_folder=model_folder,
+        poll_seconds=poll_seconds,
+        once=once,
+    )
 
     def back() -> None:
         nonlocal misses, heard
         if misses:
             log.info("%s: back", archive.name)
         misses, heard = 0, time.monotonic()
+        pulse.answered()
+
+    def work(job: Job) -> str:
+        pulse.begin(tag(job.uid))
+        try:
+            return _do(archive, process, state, job, attempts, retry_seconds)
+        finally:
+            pulse.end()
 
     try:
-        while not stop.is_set():
-            try:
-                while archive.poll(state) and not stop.is_set():
-                    pass
-                while not stop.is_set() and (job := state.claim()):
-                    outcomes[_do(archive, process, state, job, attempts, retry_seconds)] += 1
-                    back()
-            except ArchiveError as e:
-                refused = e.status is not None and e.status < 500 and not e.away
-                if once or refused:
-                    raise
-                wait = min(2.0**misses, _LONGEST)
-                misses += 1
-                log.warning("%s; next try in %.0f s", e, wait)
-                stop.wait(wait)
-                continue
-            back()
-            if once:
-                break
-            if time.monotonic() - told >= heartbeat_seconds:
-                told = time.monotonic()
-                log.info("%s, last answer %.0f s ago", standing(state), told - heard)
-            stop.wait(poll_seconds)
+        with pulse:
+            while not stop.is_set():
+                try:
+                    while archive.poll(state) and not stop.is_set():
+                        pulse.answered()
+                    while not stop.is_set() and (job := state.claim()):
+                        outcomes[work(job)] += 1
+                        back()
+                except ArchiveError as e:
+                    pulse.refused(str(e))
+                    refused = e.status is not None and e.status < 500 and not e.away
+                    if once or refused:
+                        raise
+                    wait = min(2.0**misses, _LONGEST)
+                    misses += 1
+                    log.warning("%s; next try in %.0f s", e, wait)
+                    stop.wait(wait)
+                    continue
+                back()
+                if once:
+                    break
+                if time.monotonic() - told >= heartbeat_seconds:
+                    told = time.monotonic()
+                    log.info("%s, last answer %.0f s ago", standing(state), told - heard)
+                stop.wait(poll_seconds)
     finally:
         shutil.rmtree(state.work, ignore_errors=True)
     return outcomes
@@ -181,7 +204,8 @@ def _do(
 
     def failed(reason: str) -> str:
         if job.attempts >= attempts:
-            state.finish(job.key, "failed", reason=reason)
+            seconds = time.monotonic() - begun
+            state.finish(job.key, "failed", reason=reason, seconds=seconds)
             log.error("study %s: failed %d times: %s", name, job.attempts, reason)
             return "failed"
         wait = retry_seconds * 2 ** (job.attempts - 1)
@@ -201,7 +225,8 @@ def _do(
             except ScrdError as e:
                 results = Results(refusal=str(e))
             others = archive.store(job.key, results.files, models)
-        words = [results.words, f"{time.monotonic() - begun:.1f} s"]
+        seconds = time.monotonic() - begun
+        words = [results.words, f"{seconds:.1f} s"]
         if job.stored:
             same = set(job.stored) == {state.model}
             whose = "an earlier time" if same else "another model"
@@ -222,6 +247,8 @@ def _do(
             reason=results.refusal,
             flagged=results.flagged,
             stored=bool(results.files),
+            found=results.found,
+            seconds=seconds,
         )
         return outcome
     except StudyGone:

@@ -16,11 +16,14 @@ def monitor(
     model: Model,
     scores: Annotated[
         list[Path],
-        typer.Argument(help="Tables scores.csv, or folders of scrd score, in order of arrival."),
+        typer.Argument(
+            help="Tables scores.csv, folders of scrd score, or state files of scrd watch, in "
+            "order of arrival."
+        ),
     ],
     reference: Annotated[
         list[Path] | None,
-        typer.Option(help="Tables or folders to compare with, instead of the calibration normals."),
+        typer.Option(help="The same, to compare with instead of the calibration normals."),
     ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder for monitor.json and monitor.svg.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,9 @@ from scrd.commands.common import (
 from scrd.system.console import SKIPPED, out, refusing
 
 if TYPE_CHECKING:
+    from scrd.outputs.history import Found, Seen
     from scrd.outputs.score_folder import Summary
+    from scrd.scoring.scorer import Scored
 
 
 def watch(
@@ -70,8 +73,14 @@ def watch(
         # of a watched folder these are links; results name what they lead to
         listing = list_sources(sorted(path.resolve() for path in study.iterdir()))
         results = study.parent / "results"
+        seen: list[Seen] = []
         summary = score_all(
-            detector, listing, results, Outputs(overlays=False, kinds=kinds), batch_size=batch_size
+            detector,
+            listing,
+            results,
+            Outputs(overlays=False, kinds=kinds),
+            batch_size=batch_size,
+            also=lambda image: seen.append(as_seen(image)),
         )
         for reason in summary.unwritten:
             log.warning("not written: %s", reason)
@@ -79,7 +88,8 @@ def watch(
             raise summary.disk_error
         if summary.images == len(summary.failures):
             why = summary.failures[0].reason if summary.failures else "it holds none"
-            raise ScrdError(f"none of {summary.images} images could be scored: {why}")
+            refusal = f"none of {summary.images} images could be scored: {why}"
+            return Results(refusal=refusal, found=as_found(summary))
         refusal = ""
         if kinds and summary.unwritten and not summary.objects:
             refusal = f"no DICOM object could be written: {summary.unwritten[0]}"
@@ -89,6 +99,7 @@ def watch(
             in_words(summary, len(listing.copies)),
             bool(summary.flagged_studies),
             refusal,
+            as_found(summary, seen),
         )
 
     with refusing():
@@ -133,7 +144,13 @@ def watch(
                 if retry_failed:
                     known.retry_failed()
                 outcomes = watch_archive(
-                    archive, process, known, poll_seconds=poll, once=once, stop=stop
+                    archive,
+                    process,
+                    known,
+                    poll_seconds=poll,
+                    once=once,
+                    stop=stop,
+                    model_folder=model,
                 )
                 counts = known.counts
         except OSError as e:
@@ -171,6 +188,31 @@ def in_words(summary: Summary, copies: int) -> str:
     if summary.unwritten:
         said.append(f"{len(summary.unwritten)} objects not written: {summary.unwritten[0]}")
     return "; ".join(said)
+
+
+def as_seen(image: Scored) -> Seen:
+    """What is kept of an image."""
+    from scrd.dicom.uids import tag
+    from scrd.outputs.history import Seen
+
+    series = image.source.series
+    study = tag(series.study) if series else ""
+    return Seen(study, float(image.score), bool(image.flag), image.covariates)
+
+
+def as_found(summary: Summary, seen: Sequence[Seen] = ()) -> Found:
+    """What is kept of a study."""
+    from scrd.outputs.history import Found
+
+    verdicts = [verdict for verdict in summary.verdicts if verdict is not None]
+    worst = min(verdicts, key=lambda verdict: verdict.p_value, default=None)
+    return Found(
+        summary.images,
+        len(summary.failures),
+        None if worst is None else float(worst.score),
+        None if worst is None else float(worst.p_value),
+        seen,
+    )
 
 
 def _check_folders(folder: Path, out_folder: Path) -> None:

@@ -15,7 +15,7 @@ from scrd.monitor.martingale import LEVELS, average, first_at, log_wealth
 from scrd.monitor.p_values import online_p_values
 from scrd.monitor.rates import Expected, Rate, calibrated, flag_rate, windows
 from scrd.monitor.sample import QUANTITIES, Sample, of_calibration, of_stream
-from scrd.monitor.stream import Stream
+from scrd.monitor.stream import MonitorError, Stream
 from scrd.storage.known import Known
 
 SEED = 0
@@ -129,9 +129,17 @@ def find_drift(stream: Stream, known: Known, accepted: Stream | None = None) -> 
         stream: what is watched.
         known: the model that scored it.
         accepted: what to compare it with instead, such as the first weeks of a site, looked at
-            and found in order.
+            and found in order. A study that is in both counts for these alone.
+
+    Raises:
+        MonitorError: every study of the stream is in these.
     """
-    counted = of_stream(stream.images, _generator("stream"))
+    before = {image.study for image in accepted.images} if accepted else set()
+    counted = of_stream(stream.images, _generator("stream"), before)
+    if not len(counted):
+        raise MonitorError(
+            f"{stream.tables[0]}: every study is in the reference: there is nothing to watch yet"
+        )
     if accepted is None:
         reference = of_calibration(known.calibration, _generator("reference"))
         expected = calibrated(known.calibration)

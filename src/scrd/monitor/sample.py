@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,7 +52,9 @@ def one_each(groups: Sequence[Hashable], generator: np.random.Generator) -> list
     return [found[int(u * len(found))] for u, found in zip(drawn, members.values(), strict=True)]
 
 
-def of_stream(images: Sequence[Image], generator: np.random.Generator) -> Sample:
+def of_stream(
+    images: Sequence[Image], generator: np.random.Generator, before: Set[str] = frozenset()
+) -> Sample:
     """Draw one image a study; an image of no known study is one by itself.
 
     A study that comes again in a later table, as when it is scored anew, counts at its first time.
@@ -60,12 +62,15 @@ def of_stream(images: Sequence[Image], generator: np.random.Generator) -> Sample
     Args:
         images: in the order of arrival.
         generator: see :func:`one_each`.
+        before: studies that came before the stream, as those of a reference.
     """
     first: dict[str, int] = {}
     usable = [
         image
         for image in images
-        if not image.study or first.setdefault(image.study, image.table) == image.table
+        if not image.study
+        or image.study not in before
+        and first.setdefault(image.study, image.table) == image.table
     ]
     groups = [image.study or i for i, image in enumerate(usable)]
     drawn = tuple(usable[i] for i in one_each(groups, generator))

@@ -1,4 +1,4 @@
-"""Reading what `scrd score` left: the images of a stream, in the order of arrival."""
+"""Reading what `scrd score` and `scrd watch` left: a stream of images, in the order of arrival."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 from scrd.data.covariates import Covariates
 from scrd.errors import ScrdError
-from scrd.outputs.covariates import COLUMNS
+from scrd.outputs.covariates import COLUMNS, DIGITS
 from scrd.outputs.covariates import NAME as COVARIATES
+from scrd.outputs.history_file import is_database, models, read_images, reading
+from scrd.outputs.history_file import unscored as unscored_in
 
 SCORES = "scores.csv"
 
@@ -27,11 +29,12 @@ class Image:
     """A scored image.
 
     Attributes:
-        path: as ``scores.csv`` names it.
+        path: as ``scores.csv`` names it; of a state file, which keeps no names, study and place.
         score: larger is more anomalous.
         flag: whether it was flagged.
         study: a name for its study; empty where that is not known.
-        table: which table of the stream it stands in, from 0.
+        table: which table of the stream it stands in, from 0; in a state file, each time that a
+            study was done counts as a table.
         covariates: where it comes from; None where no ``covariates.csv`` tells.
     """
 
@@ -62,21 +65,30 @@ def read_stream(places: Sequence[Path], model: str, *, apart_from: Sequence[Path
     """Read tables of scores, and the covariates beside them.
 
     Args:
-        places: ``scores.csv`` files, or folders that hold one, in the order of arrival.
+        places: ``scores.csv`` files, folders that hold one, or state files of `scrd watch`, in the
+            order of arrival.
         model: fingerprint of the model, in hexadecimal.
         apart_from: tables that must not be among them.
 
     Raises:
+        HistoryError: a state file cannot be read.
         MonitorError: a file is missing, given twice, lacks a column, holds something else than
             numbers, or was made by another model; or there is no score at all.
     """
     tables: list[Path] = []
     images: list[Image] = []
-    unscored = 0
+    unscored = count = 0
     for place in places:
         path = place / SCORES if place.is_dir() else place
         if any(path.resolve() == other.resolve() for other in (*tables, *apart_from)):
             raise MonitorError(f"{path}: given twice; an image counts once")
+        tables.append(path)
+        if path.is_file() and is_database(path):
+            kept, lost = _of_state(path, model, count)
+            images += kept
+            unscored += lost
+            count = kept[-1].table + 1 if kept else count
+            continue
         beside = _covariates(path.with_name(COVARIATES), model)
         for line, row in _rows(path, SCORES):
             if not row["score"]:
@@ -85,11 +97,38 @@ def read_stream(places: Sequence[Path], model: str, *, apart_from: Sequence[Path
             study, covariates = beside.get(row["path"], ("", None))
             score = _number(path, line, row, "score")
             flag = row["flag"] == "1"
-            images.append(Image(row["path"], score, flag, study, len(tables), covariates))
-        tables.append(path)
+            images.append(Image(row["path"], score, flag, study, count, covariates))
+        count += 1
     if not images:
         raise MonitorError(f"{tables[0]}: no image with a score: there is nothing to watch")
     return Stream(tuple(tables), tuple(images), unscored)
+
+
+def _of_state(path: Path, model: str, count: int) -> tuple[list[Image], int]:
+    """Images of a state file that this model scored, and how many it could not score.
+
+    Args:
+        path: the file.
+        model: fingerprint.
+        count: of the tables before it.
+    """
+    with reading(path) as db:
+        kept, lost, others = list(read_images(db, model)), unscored_in(db, model), models(db)
+    if not kept and others:
+        raise MonitorError(
+            f"{path}: no image was scored by the model {model[:DIGITS]}, only by "
+            f"{', '.join(other[:DIGITS] for other in others)}: scores of two models cannot be "
+            "compared"
+        )
+    images = []
+    last = None
+    for one in kept:
+        count += last is not None and one.entry != last
+        last = one.entry
+        seen = one.image
+        name = f"study {seen.study}, image {one.place}"
+        images.append(Image(name, seen.score, seen.flag, seen.study, count, seen.covariates))
+    return images, lost
 
 
 def _covariates(path: Path, model: str) -> dict[str, tuple[str, Covariates]]:

@@ -76,6 +76,7 @@ def score_all(
     progress: bool = False,
     processes: int = 0,
     results: Iterable[Result] | None = None,
+    also: Callable[[Scored], None] | None = None,
 ) -> Summary:
     """Score a listing and write everything about it.
 
@@ -97,6 +98,7 @@ def score_all(
         processes: that read files, see :meth:`scrd.scoring.scorer.Scorer.score`.
         results: one for each source, in order, from elsewhere: there they were scored, and what
             :func:`write_pictures` writes was written.
+        also: is told of every scored image.
 
     Raises:
         ConfigError: DICOM objects of images that are not DICOM.
@@ -149,6 +151,8 @@ def score_all(
                 add(str(source), result)
                 if isinstance(result, Scored):
                     add_covariates(source, result)
+                    if also is not None:
+                        also(result)
                     flagged += result.flag
                     doubted += bool(result.doubts)
                     for doubt in result.doubts:

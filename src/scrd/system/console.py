@@ -54,7 +54,11 @@ REFUSED = 2
 BROKEN = 3
 """Exit code: a fault of the software stopped the command; what was written so far is kept."""
 DRIFTED = 4
-"""Exit code: the work is done, and `monitor` has raised an alarm."""
+"""Exit code: the work is done, and `monitor` or `status` has raised an alarm of drift."""
+DEAD = 5
+"""Exit code: `status` finds a watch that does not live."""
+STUCK = 6
+"""Exit code: `status` finds a watch that lives, but gets no further."""
 INTERRUPTED = 130
 """Exit code: stopped by Ctrl-C."""
 
