@@ -25,6 +25,7 @@ from scrd.commands.common import (
 from scrd.commands.dataset import app as dataset
 from scrd.commands.monitor import monitor
 from scrd.commands.score import score
+from scrd.commands.serve import serve, token
 from scrd.commands.status import status
 from scrd.commands.train import train
 from scrd.commands.watch import watch
@@ -50,6 +51,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(score)
 app.command()(watch)
+app.command()(serve)
+app.command()(token)
 app.command()(status)
 app.command()(monitor)
 app.add_typer(bench, name="bench")

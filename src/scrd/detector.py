@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric.loggers.logger import Logger
 from numpy.typing import NDArray
 
 from scrd.config import Config
@@ -38,14 +37,15 @@ from scrd.storage.model_folder import (
 from scrd.storage.plain import from_plain, to_plain
 from scrd.system.devices import resolve_device, resolve_devices, versions
 from scrd.system.version import __version__
-from scrd.training.fit import fit
 from scrd.training.journal import to_lines
 from scrd.training.log import LogEntry
-from scrd.training.prepare import Prepared
 
 if TYPE_CHECKING:
+    from lightning_fabric.loggers.logger import Logger
+
     from scrd.data.manifest import Manifest
     from scrd.evaluation.test_set import Evaluation
+    from scrd.training.prepare import Prepared
 
 
 class Detector(Scorer):
@@ -135,6 +135,8 @@ class Detector(Scorer):
             TrainingInterrupted: Ctrl-C or SIGTERM in a training with ``work``, in the main thread
                 of a single process; the step in hand was finished and saved.
         """
+        from scrd.training.fit import fit  # what trains is slow to import, and scoring needs none
+
         fitted = fit(
             data,
             config,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from scrd.data.manifest import Manifest
     from scrd.errors import ImageError
     from scrd.scoring.calibration import Calibration
-    from scrd.scoring.scorer import Scorer
 
 Data = Annotated[Path, typer.Argument(help="Folder of images, folder tree, or split.csv.")]
 Model = Annotated[Path, typer.Argument(help="Model folder.")]
@@ -80,22 +79,6 @@ def try_results(folder: Path, inputs: Iterable[Path | str]) -> None:
 
     try_folder(folder, outside=[Path(place) for place in inputs if "://" not in str(place)])
     ResultFolder(folder)
-
-
-def load_scorer(model: Path, device: str, devices: int = 1) -> Scorer:
-    """A model folder, or an exported one, which needs no PyTorch."""
-    from scrd.errors import ConfigError
-    from scrd.export.folder import is_exported
-
-    if is_exported(model):
-        if devices != 1:
-            raise ConfigError(f"{model}: an exported model scores on the CPU, not on --devices")
-        from scrd.export.runtime import ExportedScorer
-
-        return ExportedScorer.load(model)
-    from scrd.detector import Detector
-
-    return Detector.load(model, device=device, devices=devices)
 
 
 def parse_kinds(text: str | None) -> tuple[str, ...]:

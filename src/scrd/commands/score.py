@@ -15,7 +15,6 @@ from scrd.commands.common import (
     Model,
     Out,
     Threads,
-    load_scorer,
     parse_kinds,
     report_silence,
     report_skipped,
@@ -60,6 +59,7 @@ def score(
     from scrd.cluster.bucket import is_uri, list_places
     from scrd.data.finding import in_words
     from scrd.errors import ConfigError
+    from scrd.export.loading import load_scorer
     from scrd.outputs.pictures import Outputs
     from scrd.outputs.score_folder import score_all
     from scrd.system.progress import counting

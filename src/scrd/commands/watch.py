@@ -14,7 +14,6 @@ from scrd.commands.common import (
     Device,
     Model,
     Threads,
-    load_scorer,
     parse_kinds,
     report_silence,
 )
@@ -63,6 +62,7 @@ def watch(
     from scrd.archive.watch import watch as watch_archive
     from scrd.data.series import list_sources
     from scrd.errors import ConfigError, ScrdError
+    from scrd.export.loading import load_scorer
     from scrd.outputs.pictures import Outputs
     from scrd.outputs.score_folder import score_all
 

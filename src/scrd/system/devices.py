@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+from typing import TYPE_CHECKING
 
 import timm
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.loggers.logger import Logger
 
 from scrd.errors import ConfigError
 from scrd.system.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from lightning_fabric.loggers.logger import Logger
 
 
 def resolve_device(device: str) -> torch.device:
@@ -70,6 +73,8 @@ def make_fabric(
     Raises:
         ConfigError: Fabric knows no such precision, or there are not so many devices.
     """
+    from lightning_fabric import Fabric  # takes seconds, and scoring needs none
+
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         num_nodes = int(os.environ["WORLD_SIZE"]) // devices

@@ -16,6 +16,10 @@ EXTRAS: Mapping[str, str] = {
     "mlflow": "mlflow",
     "nilearn": "demo",
     "anomalib": "anomalib",
+    **dict.fromkeys(
+        ("fastapi", "uvicorn", "pydantic", "python_multipart", "prometheus_client", "httpx"),
+        "serve",
+    ),
 }
 """Top module of a package to the extra that brings it."""
 

@@ -1,0 +1,42 @@
+// Elements made without markup: whatever a file is called, it stays text.
+
+/** An element. Properties that begin with "on" are listeners, "class" and "data-…" attributes. */
+export function el(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (name === "class") made.className = value;
+    else if (name in made && !name.includes("-")) made[name] = value;
+    else made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/** Put children in the place of those that are there. */
+export function fill(parent, ...children) {
+  parent.replaceChildren(...children.flat().filter((c) => c !== null && c !== undefined));
+}
+
+/** Say something to whoever cannot see it. */
+export function announce(text) {
+  document.getElementById("live").textContent = text;
+}
+
+const time = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** A time in the reader's manner. */
+export function when(seconds) {
+  return time.format(new Date(1000 * seconds));
+}
+
+/** Three significant digits, a dash for what is not there. */
+export function number(value) {
+  return value === null || value === undefined ? "–" : Number(value.toPrecision(3)).toString();
+}
+
+/** "1 image", "2 images". */
+export function count(many, noun) {
+  return `${many} ${noun}${many === 1 ? "" : "s"}`;
+}
