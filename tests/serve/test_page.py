@@ -43,6 +43,7 @@ def page(chromium, shared, request):
     wrong, foreign = [], []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.on("response", lambda r: wrong.append(r.url) if r.status >= 400 else None)
     page.on("request", lambda r: foreign.append(r.url) if "127.0.0.1" not in r.url else None)
     page.goto(shared.url)
     yield page
@@ -164,6 +165,7 @@ def test_what_could_not_be_scored_says_why(page):
     page.locator("tr", has_text="note.txt").get_by_text("No score").wait_for(timeout=30_000)
     page.get_by_role("link", name="note.txt").click()
     page.get_by_text("not a PNG").first.wait_for()
+    assert page.locator(".stage:visible").count() == 0
 
 
 def test_the_state_and_the_api_are_told(page):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,10 @@ class Child:
 
     async def end(self) -> str:
         """See to it that the child is dead; returns how it died, in words."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        if self._process.returncode is None:
+            # Popen.kill would look first whether it is dead, and take its exit code away
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         code = await self._process.wait()
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 

@@ -78,6 +78,10 @@ export async function resultView(main, id, who) {
   }
 
   async function go(at) {
+    if (result.kind === "file") {
+      main.querySelector(".stage").hidden = true; // there is no image in it
+      return;
+    }
     slice = Math.min(images.length - 1, Math.max(0, at));
     const mine = slice;
     slices?.select(slice);
