@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from serving import Server, picture
+from serving import Server, finished, picture, send
 
 from scrd.serve.auth import new_token
 from synthetic_volumes import head, write_dicom
@@ -230,6 +230,29 @@ def test_axe_finds_nothing_serious(page, tmp_path):
         ]:
             bad[view] = serious
     assert bad == {}
+
+
+def test_drift_is_told_and_warned_of(chromium, exports, tmp_path):
+    server = Server(tmp_path / "store", [f"disc={exports / 'first'}"]).start()
+    context = chromium.new_context()
+    try:
+        page = context.new_page()
+        page.goto(f"{server.url}/#/state")
+        page.locator("#drift li", has_text="disc: no image with a score yet").wait_for()
+        assert page.locator("#drifted").count() == 0
+        with server.client() as client:
+            bright = [(f"{i}.png", picture(i, spot=True)) for i in range(60)]
+            assert finished(client, send(client, *bright).json()["id"])["status"] == "done"
+        page.reload()
+        page.locator("#drift li", has_text="disc: ALARM: score is higher").wait_for()
+        warning = page.locator("#drifted")
+        assert "p-values and flags may no longer hold" in warning.inner_text()
+        assert "without drift this happens in at most 1 of 20 streams" in warning.inner_text()
+        warning.get_by_role("link", name="Show this result").first.click()
+        page.locator("#why li").first.wait_for()
+    finally:
+        context.close()
+        server.kill()
 
 
 def test_with_tokens_one_signs_in(chromium, exports, tmp_path):

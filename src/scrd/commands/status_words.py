@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+
+from scrd.monitor.words import in_a_line
 
 if TYPE_CHECKING:
     from scrd.archive.status import Status
@@ -73,7 +74,7 @@ def print_status(
     if drift is None:
         line("drift", f"not known: {note}")
     else:
-        line("drift", _drift(drift), "bold red" if drift.alarms else None)
+        line("drift", in_a_line(drift), "bold red" if drift.alarms else None)
     console.print()
 
 
@@ -106,19 +107,6 @@ def _flags(found: Rate, expected: Expected) -> str:
 
 def _limits(limits: tuple[float, float]) -> str:
     return f"{100 * limits[0]:.1f} to {100 * limits[1]:.1f} %"
-
-
-def _drift(drift: Drift) -> str:
-    tens = [float(logs) / math.log(10) for logs in (drift.log_wealth[-1], drift.log_wealth.max())]
-    now, highest = (f"{10**ten:.3g}" if ten < 6 else f"1e{ten:.0f}" for ten in tens)
-    said = f"wealth {now}, highest {highest}, {len(drift.counted)} studies count"
-    if not drift.alarms:
-        return f"no alarm: {said}"
-    last = drift.alarms[-1]
-    return (
-        f"ALARM: {last.driver} is {'higher' if last.higher else 'lower'} than in the reference, "
-        f"first at {drift.alarms[0].path}; {said}"
-    )
 
 
 def _when(moment: float, now: float) -> str:

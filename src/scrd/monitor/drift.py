@@ -202,7 +202,9 @@ def _notes(known: Known, counted: Sample, reference: Sample, by_stream: bool) ->
     notes = []
     acquisition = set(QUANTITIES[1:])
     if not acquisition & counted.values.keys():
-        notes.append("no covariates.csv tells of all images: only the score is watched")
+        notes.append(
+            "not all images tell brightness, contrast and sharpness: only the score is watched"
+        )
     elif not acquisition & reference.values.keys():
         whose = "the reference" if by_stream else "this model"
         notes.append(

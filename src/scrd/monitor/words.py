@@ -39,7 +39,7 @@ def print_drift(drift: Drift, console: Console) -> None:
         )
     for note in drift.notes:
         console.print(f"note: {note}", markup=False)
-    for line in _alarms(drift):
+    for line in alarm_lines(drift):
         console.print(line, markup=False, style="bold red" if drift.alarms else None)
 
 
@@ -98,7 +98,21 @@ def _beyond(drift: Drift) -> list[tuple[str, ...]]:
     ]
 
 
-def _alarms(drift: Drift) -> list[str]:
+def in_a_line(drift: Drift) -> str:
+    """Alarm or none, what drives it, and the wealth."""
+    now, highest = (_number(float(logs)) for logs in (drift.log_wealth[-1], drift.log_wealth.max()))
+    said = f"wealth {now}, highest {highest}, {len(drift.counted)} images count, one a study"
+    if not drift.alarms:
+        return f"no alarm: {said}"
+    last = drift.alarms[-1]
+    return (
+        f"ALARM: {last.driver} is {'higher' if last.higher else 'lower'} than in the reference, "
+        f"first at {drift.alarms[0].path}; {said}"
+    )
+
+
+def alarm_lines(drift: Drift) -> list[str]:
+    """A sentence an alarm, or one that says that there is none."""
     if not drift.alarms:
         return [f"no alarm: the wealth of all together stayed below {LEVELS[0]}"]
     return [

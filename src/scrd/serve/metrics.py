@@ -37,8 +37,6 @@ def reason_of(text: str) -> str:
 class Metrics:
     """What is counted.
 
-    A stream of p-values is watched for drift elsewhere; its figures join this ``registry``.
-
     Attributes:
         registry: what `text` tells.
         requests: by status and route.
@@ -65,6 +63,12 @@ class Metrics:
         self._p_values = Histogram(
             "p_value", "p-values of pictures and series", ["model"], buckets=_P, **common
         )
+        self._wealth = Gauge(
+            "drift_wealth", "Of who bets on drift, 1 at the start", ["model"], **common
+        )
+        self._alarm = Gauge(
+            "drift_alarm", "Highest level that the wealth has passed, or 0", ["model"], **common
+        )
         self.requests = Counter("requests", "Requests", ["route", "status"], **common)
         self.worker_deaths = Counter("worker_deaths", "Times that the worker died", **common)
 
@@ -72,6 +76,17 @@ class Metrics:
         """A figure that is asked for when it is told."""
         gauge = Gauge(name, text, registry=self.registry, namespace="scrd")
         gauge.set_function(value)
+
+    def drifted(self, model: str, wealth: float, alarm: int) -> None:
+        """The stream of a model was looked at.
+
+        Args:
+            model: its name.
+            wealth: of a gambler who bets on drift.
+            alarm: the highest level that it has passed, or 0.
+        """
+        self._wealth.labels(model).set(wealth)
+        self._alarm.labels(model).set(alarm)
 
     def uploaded(self, seconds: float) -> None:
         """A body was read and put on the disk."""

@@ -62,7 +62,6 @@ def state(service: TheService) -> Any:
             for job in service.jobs.failed(midnight)
         ],
         "p_values": tenths,
-        "drift": None,
         "models": [_version(service, v) for v in service.models.versions()],
         "limits": {"body_bytes": limits.body_bytes, "files": limits.files},
     }
@@ -105,6 +104,12 @@ def assign(name: str, fingerprint: str, body: schemas.RoleBody, service: TheServ
 def comparison(name: str, service: TheService) -> list[dict[str, Any]]:
     """What answered beside what was on trial, result by result."""
     return service.results.compared(name)
+
+
+@router.get("/v1/models/{name}/drift", response_model=schemas.Drift, dependencies=[Readers])
+def drift(name: str, service: TheService) -> Any:
+    """Whether what the version that answers was sent has drifted."""
+    return asdict(service.drifts.of(name))
 
 
 @router.post("/v1/session", response_model=schemas.Session)

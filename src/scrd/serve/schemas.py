@@ -187,6 +187,21 @@ class Failed(BaseModel):
     reason: str
 
 
+class Drift(BaseModel):
+    """Whether what a model was sent has drifted."""
+
+    name: str = Field(description="Of the model.")
+    fingerprint: str = Field(description="Of the version that answers.")
+    at: float = Field(description="When that was found, seconds since 1970.")
+    since: float | None = Field(description="When the first result of the stream came.")
+    line: str = Field(description="All in a line.")
+    alarm: int = Field(description="The highest level that the wealth has passed, or 0.")
+    alarms: list[str] = Field(description="A sentence each.")
+    found: dict[str, Any] | None = Field(
+        description="What `scrd monitor` writes, without paths; an alarm names its result."
+    )
+
+
 class State(BaseModel):
     """How the service does."""
 
@@ -199,6 +214,5 @@ class State(BaseModel):
     refusals: list[tuple[str, int]]
     failed: list[Failed] = Field(description="Jobs that failed today.")
     p_values: list[int] = Field(description="How many of the last 1,000 lie in each tenth of 0..1.")
-    drift: dict[str, Any] | None = Field(description="What watches the p-values for drift says.")
     models: list[VersionOut]
     limits: dict[str, float]

@@ -14,6 +14,7 @@ from pathlib import Path
 from scrd.serve.artist import Artist
 from scrd.serve.audit import Audit
 from scrd.serve.auth import Auth, Token, store_secret
+from scrd.serve.drift import Drifts
 from scrd.serve.events import Events
 from scrd.serve.faults import where
 from scrd.serve.jobs import Jobs
@@ -27,7 +28,8 @@ from scrd.serve.store import Store
 from scrd.serve.supervisor import Supervisor
 
 log = logging.getLogger("scrd.serve")
-_EVERY = 600.0  # seconds between two looks for what is old
+_EVERY = 600.0  # seconds between two looks for what is old, and for drift
+_FIRST = 30.0  # seconds until the first one for drift: a start is to be quick
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Service:
         self.jobs, self.results = Jobs(store), Results(store)
         self.marks, self.audit = Marks(store), Audit(store)
         self.models, self.metrics = Models(store), Metrics()
+        self.drifts = Drifts(store, self.models, self.metrics)
         self.events = Events(self.limits.streams)
         self.artist = Artist(store.folder, self.limits.request_seconds)
         self.supervisor = Supervisor(
@@ -84,7 +87,7 @@ class Service:
         self.uploading = 0
         self.stopping = False
         self.started = time.time()
-        self._tidying: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._watch()
 
     def _watch(self) -> None:
@@ -124,7 +127,7 @@ class Service:
         """Begin; in the event loop."""
         self.models.forget_others(self.settings.models)
         self.supervisor.start()
-        self._tidying = asyncio.create_task(self._tidy())
+        self._tasks = [asyncio.create_task(work()) for work in (self._tidy, self._look)]
 
     def announce_stop(self) -> None:
         """Take nothing more, and end the streams, which would hold the server up."""
@@ -134,10 +137,10 @@ class Service:
     async def stop(self) -> None:
         """End; the job in hand is finished if that does not take too long."""
         self.announce_stop()
-        if self._tidying is not None:
-            self._tidying.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._tidying
+                await task
         await self.supervisor.stop()
         await self.artist.close()
         await asyncio.to_thread(self.audit.close)
@@ -155,6 +158,15 @@ class Service:
                 await asyncio.to_thread(self.audit.forget)
             except Exception as error:
                 log.error("old jobs could not be deleted: %s", where(error))
+            await asyncio.sleep(_EVERY)
+
+    async def _look(self) -> None:
+        await asyncio.sleep(_FIRST)
+        while True:
+            try:
+                await asyncio.to_thread(self.drifts.look)
+            except Exception as error:
+                log.error("drift could not be looked for: %s", where(error))
             await asyncio.sleep(_EVERY)
 
     def cached(self, job: str, name: str) -> Path:

@@ -4,6 +4,7 @@
 ``serve.sqlite``  jobs, results, marks, audit, models
 ``uploads/``    a folder a job: the bytes that were sent, under running numbers
 ``results/``    a folder a job: anomaly maps, and pictures that were drawn from them
+``drift.json``  where the stream begins that is watched for drift, by model and version
 ``models/``     a file a model that was ever loaded: how its results are to be shown
 ``work/``       what is being written; emptied at the start
 ==============  ============================================================================

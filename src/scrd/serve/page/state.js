@@ -6,6 +6,8 @@ import { count, el, fill, number, when } from "./dom.js";
 /** Builds the view of the state. */
 export async function stateView(main, who) {
   const state = await get("/v1/state");
+  const answering = state.models.filter((version) => version.role === "active");
+  const drifts = await Promise.all(answering.map((version) => driftOf(version.name)));
   const today = state.today;
   const tile = (name, value, text) =>
     el("div", { class: "tile" }, el("dt", {}, name), el("dd", {}, value, text ? el("small", {}, text) : null));
@@ -17,6 +19,7 @@ export async function stateView(main, who) {
       { class: state.ready ? "notice good" : "notice problem" },
       state.ready ? "Images are taken." : `No images are taken: ${state.reasons.join("; ")}.`,
     ),
+    warning(drifts),
     el(
       "dl",
       { class: "tiles" },
@@ -48,16 +51,7 @@ export async function stateView(main, who) {
         )
       : null,
     pValues(state.p_values),
-    el(
-      "section",
-      { id: "drift" },
-      el("h2", {}, "Drift"),
-      el(
-        "p",
-        { class: "soft" },
-        state.drift ? JSON.stringify(state.drift) : "Nothing watches the p-values for drift in this service.",
-      ),
-    ),
+    drift(drifts),
     await models(state.models, who),
   );
 }
@@ -85,6 +79,49 @@ function pValues(tenths) {
       bars,
     ),
     el("div", { class: "p-axis", "aria-hidden": "true" }, el("span", {}, "0"), el("span", {}, "0.5"), el("span", {}, "1")),
+  );
+}
+
+async function driftOf(name) {
+  try {
+    return await get(`/v1/models/${name}/drift`);
+  } catch (error) {
+    return { name, alarm: 0, line: `not known: ${error.message}` };
+  }
+}
+
+function warning(said) {
+  const alarmed = said.filter((one) => one.alarm > 0);
+  if (!alarmed.length) return null;
+  return el(
+    "div",
+    { class: "notice problem", role: "alert", id: "drifted" },
+    el("p", {}, "The images seem to have changed: p-values and flags may no longer hold what they promise."),
+    el(
+      "ul",
+      {},
+      alarmed.flatMap((one) =>
+        one.alarms.map((text, i) =>
+          el("li", {}, `${one.name}: ${text} `, el("a", { href: `#/result/${one.found.alarms[i].result}` }, "Show this result")),
+        ),
+      ),
+    ),
+  );
+}
+
+function drift(said) {
+  return el(
+    "section",
+    { id: "drift" },
+    el("h2", {}, "Drift"),
+    el(
+      "p",
+      { class: "soft" },
+      "A gambler bets that the images are no longer like the normal ones of the calibration. Without a change the wealth passes 20 in at most 1 of 20 streams.",
+    ),
+    said.length
+      ? el("ul", {}, said.map((one) => el("li", { class: one.alarm ? "problem" : "" }, `${one.name}: ${one.line}`, one.since ? el("small", {}, ` since ${when(one.since)}`) : null)))
+      : el("p", { class: "soft" }, "No model answers yet."),
   );
 }
 
