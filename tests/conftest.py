@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -26,6 +27,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not here: set SCRD_DATA")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's browser, driven by Playwright."""
+    sync = pytest.importorskip("playwright.sync_api", reason="no playwright: no page is tried")
+    program = os.environ.get("SCRD_CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium: no page is tried")
+    with sync.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 TINY_TEACHER = """

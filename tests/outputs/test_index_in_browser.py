@@ -1,8 +1,5 @@
 """The page of a run in a real browser, opened from the disk: sort, filter, open, by keyboard."""
 
-import os
-import shutil
-
 import pytest
 from scored_folder import HOSTILE, Bright, write_images
 
@@ -15,19 +12,8 @@ from scrd.report.index_page import Model, write_index
 from synthetic_volumes import head, write_dicom
 
 sync = pytest.importorskip("playwright.sync_api", reason="no playwright: the page is not tried")
-CHROMIUM = os.environ.get("SCRD_CHROMIUM") or shutil.which("chromium")
 DESK = {"viewport": {"width": 1280, "height": 850}}
 PHONE = {"viewport": {"width": 375, "height": 740}, "has_touch": True, "color_scheme": "dark"}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no chromium: the page is not tried")
-    with sync.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

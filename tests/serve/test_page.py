@@ -1,8 +1,5 @@
 """The page in a real browser: drop, look, mark, come back."""
 
-import os
-import shutil
-
 import pytest
 from serving import Server, finished, picture, send
 
@@ -10,7 +7,6 @@ from scrd.serve.auth import new_token
 from synthetic_volumes import head, write_dicom
 
 sync = pytest.importorskip("playwright.sync_api", reason="no playwright: the page is not tried")
-CHROMIUM = os.environ.get("SCRD_CHROMIUM") or shutil.which("chromium")
 
 DROP = """
 async (files) => {
@@ -22,16 +18,6 @@ async (files) => {
   }
 }
 """
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no chromium: the page is not tried")
-    with sync.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

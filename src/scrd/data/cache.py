@@ -50,7 +50,7 @@ class ImageStack:
     failures: tuple[ImageError, ...]
     doubts: tuple[tuple[str, ...], ...]
     facts: tuple[Facts, ...] = ()
-    covariates: tuple[Covariates, ...] = ()
+    covariates: tuple[Covariates | None, ...] = ()
 
 
 def load_images(

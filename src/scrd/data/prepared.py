@@ -45,14 +45,14 @@ class Read(NamedTuple):
         size: Rows and columns of its file.
         facts: What is plain to see in it.
         doubts: What speaks against its being of the training images' kind.
-        covariates: Where it comes from.
+        covariates: Where it comes from; None where no contract asks.
     """
 
     image: NDArray[np.float32]
     size: tuple[int, int]
     facts: Facts
     doubts: tuple[str, ...]
-    covariates: Covariates
+    covariates: Covariates | None
 
 
 def prepare_image(source: Source, job: Job) -> Read | ImageError:
@@ -82,9 +82,11 @@ def prepare_image(source: Source, job: Job) -> Read | ImageError:
     if contract is not None:
         doubts += contract.plausible.doubts(facts)
     image = prepare(pixels, preprocessing, window)
-    size = (pixels.shape[0], pixels.shape[1])
-    numbers = acquisition(image[None], content_masks([size], preprocessing))[0]
-    return Read(image, size, facts, tuple(doubts), covariates(size, info, numbers))
+    size, known = (pixels.shape[0], pixels.shape[1]), None
+    if contract is not None:
+        numbers = acquisition(image[None], content_masks([size], preprocessing))[0]
+        known = covariates(size, info, numbers)
+    return Read(image, size, facts, tuple(doubts), known)
 
 
 def measure_window(series: Series, intensity: Intensity) -> tuple[float, float]:

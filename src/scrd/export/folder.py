@@ -24,7 +24,7 @@ from scrd.data.preprocess import Preprocessing
 from scrd.errors import ConfigError
 from scrd.export.errors import ExportError
 from scrd.scoring.calibration import Calibration
-from scrd.storage.plain import from_plain
+from scrd.storage.plain import from_plain, read_plain
 from scrd.system.files import atomic_folder, sha256
 
 FORMAT = 1
@@ -105,7 +105,7 @@ def read_exported(folder: Path) -> Exported:
             f"{folder}: a model folder, not an exported one: load it with scrd.Detector.load, or "
             "export it with `scrd export`"
         )
-    index = _read_json(folder / _INDEX)
+    index = read_plain(folder / _INDEX, ExportError)
     if index.get("format") != FORMAT or index.get("engine") not in NETWORK_FILES:
         raise ExportError(
             f"{folder / _INDEX}: format {index.get('format')!r} for {index.get('engine')!r}; this "
@@ -123,7 +123,7 @@ def read_exported(folder: Path) -> Exported:
             engine=engine,
             network=folder / NETWORK_FILES[engine][0],
             preprocessing=from_plain(Preprocessing, index["preprocessing"]),
-            calibration=from_plain(Calibration, _read_json(folder / CALIBRATION)),
+            calibration=from_plain(Calibration, read_plain(folder / CALIBRATION, ExportError)),
             contract=from_plain(Contract, index["contract"]),
             fingerprint=sha256(folder / _INDEX),
         )
@@ -133,13 +133,3 @@ def read_exported(folder: Path) -> Exported:
         raise ExportError(
             f"{folder / _INDEX}: does not describe an exported model ({type(e).__name__}: {e})"
         ) from e
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise ExportError(f"{path}: not readable as JSON ({e})") from e
-    if not isinstance(content, dict):
-        raise ExportError(f"{path}: does not hold a JSON object")
-    return content

@@ -132,7 +132,8 @@ class Scorer(ABC):
     ) -> Iterator[Scored | ImageError]:
         """Score images.
 
-        While results are used, the next batches are scored.
+        Where several batches can be worked on ``together``, the next ones are scored while
+        results are used.
 
         Args:
             images: paths of files that hold one image each, arrays (see
@@ -178,7 +179,13 @@ class Scorer(ABC):
     def _ahead(
         self, batches: Iterator[ImageStack], maps: bool
     ) -> Iterator[tuple[ImageStack, Inferred | None]]:
-        """Batches and what the network says, in order; it works on the next ones meanwhile."""
+        """Batches and what the network says, in order; a GPU works on the next ones meanwhile."""
+        if self.together == 1:
+            # in a thread, large tensors come from another heap than the one that is kept, which
+            # costs a CPU a fifth
+            for batch in batches:
+                yield batch, self._infer_stack(batch, maps)
+            return
         waiting: deque[tuple[ImageStack, Future[Inferred | None]]] = deque()
         pool = ThreadPoolExecutor(self.together, thread_name_prefix="scrd-infer")
         try:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scrd.data.contract import Contract
 from scrd.errors import ConfigError, ScrdError
 from scrd.scoring.calibration import Calibration
-from scrd.storage.plain import from_plain
+from scrd.storage.plain import from_plain, read_plain
 from scrd.system.files import sha256
 
 _INDEXES = ("config.json", "export.json")
@@ -47,8 +45,8 @@ def read_known(folder: Path) -> Known:
         raise ScrdError(
             f"{folder}: no such model folder: it holds neither {' nor '.join(_INDEXES)}"
         )
-    described, path = _read_json(index), folder / _CALIBRATION
-    calibration = _read_json(path)
+    described, path = read_plain(index, ScrdError), folder / _CALIBRATION
+    calibration = read_plain(path, ScrdError)
     if sha256(path) != described.get("sha256", {}).get(_CALIBRATION):
         raise ScrdError(f"{path}: does not match the hash in {index.name}: damaged or changed")
     try:
@@ -59,15 +57,3 @@ def read_known(folder: Path) -> Known:
         )
     except (ConfigError, KeyError, TypeError, ValueError) as e:
         raise ScrdError(f"{index}: does not describe a model ({type(e).__name__}: {e})") from e
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ScrdError(f"{path}: missing from the model folder") from None
-    except (OSError, ValueError) as e:
-        raise ScrdError(f"{path}: not readable as JSON ({e})") from e
-    if not isinstance(content, dict):
-        raise ScrdError(f"{path}: does not hold a JSON object")
-    return content

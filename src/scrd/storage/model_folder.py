@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scrd.errors import ScrdError
+from scrd.storage.plain import read_plain
 from scrd.system.files import atomic_folder, sha256
 
 FORMAT = 3
@@ -107,7 +108,7 @@ def read_model_folder(folder: Path) -> Contents:
             f"{folder}: an exported model, not a model folder: load it with "
             "scrd.export.runtime.ExportedScorer.load; the commands score and watch take it as it is"
         )
-    config = _read_json(folder / "config.json")
+    config = read_plain(folder / "config.json", ModelFolderError)
     if config.get("format") != FORMAT:
         raise ModelFolderError(
             f"{folder / 'config.json'}: format {config.get('format')!r}, this version of scrd "
@@ -125,21 +126,9 @@ def read_model_folder(folder: Path) -> Contents:
         weights = load_file(folder / _REQUIRED[0])
     except Exception as e:
         raise ModelFolderError(f"{folder / _REQUIRED[0]}: not a safetensors file ({e})") from e
-    return Contents(config, _read_json(folder / _REQUIRED[1]), weights)
+    return Contents(config, read_plain(folder / _REQUIRED[1], ModelFolderError), weights)
 
 
 def read_fingerprint(folder: Path) -> str:
     """SHA-256, in hexadecimal, of ``config.json``, which holds the hashes of the rest."""
     return sha256(folder / "config.json")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelFolderError(f"{path}: missing from the model folder") from None
-    except (OSError, ValueError) as e:
-        raise ModelFolderError(f"{path}: not readable as JSON ({e})") from e
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: does not hold a JSON object")
-    return content

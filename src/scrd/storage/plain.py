@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import cattrs
@@ -11,9 +13,27 @@ import cattrs.v
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError, IterableValidationError
 
 from scrd.config import Window
-from scrd.errors import ConfigError
+from scrd.errors import ConfigError, ScrdError
 
 T = TypeVar("T")
+
+
+def read_plain(path: Path, error: type[ScrdError]) -> dict[str, Any]:
+    """Read a JSON object that belongs to a saved model.
+
+    Args:
+        path: the file.
+        error: what is raised where it is missing, no JSON, or no object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path}: missing from the model folder") from None
+    except (OSError, ValueError) as e:
+        raise error(f"{path}: not readable as JSON ({e})") from e
+    if not isinstance(content, dict):
+        raise error(f"{path}: does not hold a JSON object")
+    return content
 
 
 def to_plain(value: Any) -> Any:

@@ -68,7 +68,7 @@ def inputs_of(run: Run, number: int) -> Inputs:
     return Inputs(own, image, drawn)
 
 
-def on_device(inputs: Inputs, device: torch.device) -> Inputs:
+def moved(inputs: Inputs, device: torch.device) -> Inputs:
     """The same there."""
     own, image, drawn = inputs
     if image is not None:
@@ -181,7 +181,7 @@ class Steps:
                 if self._fixed is not None:
                     yield number, *self._fixed.take(inputs)
                 else:
-                    yield number, *compute(run, on_device(inputs, run.fabric.device))
+                    yield number, *compute(run, moved(inputs, run.fabric.device))
 
     @contextmanager
     def _drawn(self) -> Iterator[Iterator[tuple[int, Inputs]]]:
@@ -215,7 +215,7 @@ class _Fixed:
 
     def __init__(self, run: Run) -> None:
         device = run.fabric.device
-        self.inputs = on_device(inputs_of(run, run.start), device)
+        self.inputs = moved(inputs_of(run, run.start), device)
         batch = len(self.inputs.own)
         self.loss = torch.zeros((), device=device)
         self.scale_weights = torch.zeros(batch, len(run.model.weights), device=device)
