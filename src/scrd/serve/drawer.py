@@ -37,7 +37,7 @@ def main(store: str) -> None:
         return DescribedScorer(read_description(Path(store) / "models", fingerprint))
 
     while True:
-        message = channel.messages.get()
+        message = channel.next()
         ticket, what = message.pop("ticket"), message.pop("what")
         try:
             arguments: dict[str, Any] = {

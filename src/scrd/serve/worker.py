@@ -33,6 +33,7 @@ from scrd.serve.channel import Channel
 from scrd.serve.described import describe
 from scrd.serve.faults import where
 from scrd.serve.records import Result, failure_row, picture_row, series_row
+from scrd.system.allocator import reused_memory
 from scrd.system.threads import use_threads, wait_politely
 
 _SAMPLE = 8  # images of a job that say which model knows it
@@ -53,15 +54,26 @@ class Worker:
 
     def run(self) -> None:
         """Do what the server says, for ever."""
-        while True:
-            message = self._channel.messages.get()
-            kind = message.pop("do")
-            if kind == "load":
-                self.load(**message)
-            elif kind == "unload":
-                self._scorers.pop(message["fingerprint"], None)
-            elif kind == "score":
-                self.score(**message)
+        with reused_memory():  # across jobs: most are of one image
+            while True:
+                message = self._channel.next(self._together)
+                kind = message.pop("do")
+                if kind == "load":
+                    self.load(**message)
+                elif kind == "unload":
+                    self._scorers.pop(message["fingerprint"], None)
+                elif kind == "score":
+                    self.score(**message)
+
+    def _together(self, message: dict[str, Any], later: Mapping[str, Any]) -> bool:
+        """Take jobs that came one by one into one message, where a batch has room for them."""
+        if message["do"] != "score" or later["do"] != "score":
+            return False
+        images = sum(len(job["names"]) for job in [*message["jobs"], *later["jobs"]])
+        if images > self._batch_size or message["models"] != later["models"]:
+            return False
+        message["jobs"] = [*message["jobs"], *later["jobs"]]
+        return True
 
     def load(self, name: str, folder: str) -> None:
         """Load a model beside those that are there."""
