@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -162,6 +163,15 @@ class Client:
                 f"/v1/results/{result.id}/mark", json={"verdict": verdict, "comment": comment}
             )
         )
+
+    def drift(self, model: str) -> dict[str, Any]:
+        """Whether what a model was sent has drifted, and what says so.
+
+        Raises:
+            ServiceError: there is no such model.
+        """
+        drift: dict[str, Any] = self._get(f"/v1/models/{quote(model, safe='')}/drift").json()
+        return drift
 
     def _get(self, path: str) -> httpx.Response:
         return self._try(lambda: self._http.get(path))
