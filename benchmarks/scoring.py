@@ -170,7 +170,8 @@ def patchcore(work: Path, detector: Any) -> Any:
         def infer(self, images: Any, content: Any, maps: bool = True) -> Inferred:
             answer = method.score(torch.from_numpy(images))
             scores = answer.scores.double().numpy()
-            return Inferred(answer.maps.numpy(), {"excess": scores}, np.ones((len(scores), 1)))
+            pooled = {detector.calibration.pooling: scores}
+            return Inferred(answer.maps.numpy(), pooled, np.ones((len(scores), 1)))
 
     return Remembering(), sum(t.nbytes for t in method.state_dict().values())
 
