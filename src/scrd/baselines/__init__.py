@@ -10,6 +10,7 @@ from scrd.baselines.confounds import Confounds
 from scrd.baselines.cutpaste import CutPaste
 from scrd.baselines.efficientad import EfficientAD
 from scrd.baselines.flows import CFlow, FastFlow
+from scrd.baselines.ganensemble import GANEnsemble
 from scrd.baselines.knn import KNN
 from scrd.baselines.mahalanobis import Mahalanobis
 from scrd.baselines.memae import MemAE
@@ -19,6 +20,8 @@ from scrd.baselines.patchcore import PatchCore
 from scrd.baselines.rdpp import RDPP
 from scrd.baselines.recontrast import ReContrast
 from scrd.baselines.simplenet import SimpleNet
+from scrd.baselines.ucad import UCAD
+from scrd.baselines.uniad import UniAD
 
 __all__ = ["BASELINES", "Answer", "Baseline", "Budget"]
 
@@ -30,12 +33,15 @@ BASELINES: Mapping[str, type[Baseline]] = {
     "ae": Autoencoder,
     "aeu": UncertaintyAutoencoder,
     "memae": MemAE,
+    "ganensemble": GANEnsemble,
     "cutpaste": CutPaste,
     "padim": PaDiM,
     "patchcore": PatchCore,
     "simplenet": SimpleNet,
     "rdpp": RDPP,
     "recontrast": ReContrast,
+    "uniad": UniAD,
+    "ucad": UCAD,
     # these import anomalib, an extra of this package, when one is built
     "fastflow": FastFlow,
     "cflow": CFlow,
