@@ -36,13 +36,12 @@ POOL_LIMIT = 20_000
 LEARNING_RATE = 5e-3
 """Adam's rate, for prompts in units of the features' standard deviations (ours)."""
 
-SCALE_IMAGES = 64
-"""Images drawn to measure these standard deviations."""
+SCALE_IMAGES = 64  # drawn to measure these standard deviations
 
 BLUR = 1 / 64
 """Standard deviation of the Gaussian whose gradients separate regions, in sides of the image."""
 
-_SIDE = 64  # pixels of the image that shows which layers of the teacher make which map
+_SIDE = 64  # pixels of the image that shows which layer makes which map
 
 
 def regions(image: np.ndarray, side: int) -> np.ndarray:
@@ -98,9 +97,8 @@ def structure_loss(features: Tensor, labels: Tensor) -> Tensor:
 def prompted_layers(teacher: Teacher) -> tuple[nn.Module, nn.Module]:
     """The layers of a teacher that put out its first and its second map.
 
-    It is the last module whose output is the map itself; else, where the map is made of it
-    afterwards, the last one whose output has the map's shape; in a :class:`ResampledViT` the
-    blocks that are read.
+    It is the last module whose output is the map itself; else the last one whose output has the
+    map's shape; in a :class:`ResampledViT` the blocks that are read.
 
     Args:
         teacher: on the CPU.
@@ -137,8 +135,7 @@ class Prompt(nn.Module):
     """What a task adds to the features on their way through the frozen teacher.
 
     Attributes:
-        shifts: two trained vectors, (C_1,) and (C_2,), float32, one a prompted layer, added at
-            every position.
+        shifts: trained, (C_1,) and (C_2,), float32, added at every position of a map.
         spread0, spread1: like them, the unit of the shifts.
     """
 
@@ -195,15 +192,16 @@ class UCAD(Baseline):
       whose weights are no part of this benchmark.
     - Sums over pairs are means, so that neither kind outweighs the other by number, and cosines
       are taken after each image's mean feature is subtracted.
-    - Prompts start at zero, are measured in standard deviations of the features, and have a
-      learning rate of their own.
-    - The largest distance is not re-weighted by how isolated its neighbour is.
+    - Prompts start at zero, in standard deviations of the features, with a rate of their own; the
+      largest distance is not re-weighted by how isolated its neighbour is.
     """
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(budget)
         self.teacher = seeded_teacher(budget)
         self.layers = prompted_layers(self.teacher)
+        form = str(getattr(self.teacher.backbone, "output_fmt", "NCHW"))
+        self._channels_last = form.endswith("NHWC")
         self.tasks = nn.ModuleList()
 
     def fit(self, images: Tensor) -> None:
@@ -230,10 +228,15 @@ class UCAD(Baseline):
 
     @contextmanager
     def prompted(self, prompt: Prompt) -> Iterator[None]:
-        """Let the teacher see ``prompt`` while this lasts."""
+        """Let the teacher see ``prompt``; its second map is read with its shift."""
 
         def hook(layer: int) -> Callable[[nn.Module, object, Tensor], Tensor]:
-            return lambda _, __, output: _add(output, prompt.shift(layer))
+            def add(_: nn.Module, __: object, output: Tensor) -> Tensor:
+                shift = prompt.shift(layer)
+                tokens = output.ndim == 3 or self._channels_last
+                return output + (shift if tokens else shift.view(-1, 1, 1))
+
+            return add
 
         handles = [m.register_forward_hook(hook(k)) for k, m in enumerate(self.layers)]
         try:
@@ -247,7 +250,8 @@ class UCAD(Baseline):
         if len(self.tasks) == 1:
             return torch.zeros(len(images), dtype=torch.long)
         patches = patch_features(extract(self.teacher, images, self.budget.device))
-        sums = [[nearest_distances(p, _key(t))[0].sum() for p in patches] for t in self.tasks]
+        keys = [task.key for task in self._learnt()]
+        sums = [[nearest_distances(p, key)[0].sum() for p in patches] for key in keys]
         return torch.tensor(sums).argmin(dim=0)
 
     @torch.no_grad()
@@ -256,11 +260,10 @@ class UCAD(Baseline):
         chosen = self.choose(images)
         scores = torch.zeros(len(images))
         maps = torch.zeros(len(images), *images.shape[-2:])
-        for number, task in enumerate(self.tasks):
+        for number, task in enumerate(self._learnt()):
             index = (chosen == number).nonzero().squeeze(1)
             if not len(index):
                 continue
-            assert isinstance(task, Task)
             with self.prompted(task.prompt):
                 patches = patch_features(extract(self.teacher, images[index], self.budget.device))
             # one image at a time: P x M distances are what the memory holds
@@ -268,6 +271,9 @@ class UCAD(Baseline):
             scores[index] = distances.amax(dim=1).cpu()
             maps[index] = upsample(distances, images.shape[-1]).cpu()
         return Answer(scores, maps)
+
+    def _learnt(self) -> list[Task]:
+        return [task for task in self.tasks if isinstance(task, Task)]
 
     def _memorise(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """(M, C), at most ``MEMORY`` features that cover those of the images."""
@@ -292,14 +298,3 @@ class UCAD(Baseline):
             optimizer.step()
         if not math.isfinite(float(loss.detach())):
             raise TrainingError(f"the loss of UCAD became {float(loss.detach())}")
-
-
-def _add(output: Tensor, shift: Tensor) -> Tensor:
-    """Add (C,) to maps (B, C, H, W), or to maps and tokens whose last dimension is C."""
-    first = output.ndim == 4 and output.shape[1] == len(shift)
-    return output + (shift.view(-1, 1, 1) if first else shift)
-
-
-def _key(task: nn.Module) -> Tensor:
-    assert isinstance(task, Task)
-    return task.key
