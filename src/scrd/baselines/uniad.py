@@ -70,7 +70,8 @@ def jitter(tokens: Tensor, noise: Tensor) -> Tensor:
     Returns:
         f + alpha ‖f‖₂ / C · noise, alpha = ``JITTER``.
     """
-    return tokens + JITTER * tokens.norm(dim=2, keepdim=True) / tokens.shape[2] * noise
+    length: Tensor = tokens.norm(dim=2, keepdim=True)
+    return tokens + JITTER * length / tokens.shape[2] * noise
 
 
 class NeighbourMaskedAttention(nn.Module):
@@ -178,11 +179,18 @@ class UniAD(Baseline):
     difference; the score is the maximum of the map after average pooling over one cell of the
     grid (16 x 16 pixels of the paper's 224).
 
-    Departures: three eighths of the paper's channels (``WIDTH``, ``HIDDEN``), with which 300 steps
-    of 16 images take a CPU core about five minutes; three of the teacher's maps instead of four,
-    since no teacher here gives the map at stride 2; no dropout of attention weights; the paper's
-    1,000 epochs become the iterations of the budget, with the same fall of the rate after four
-    fifths of them; one class of images a model.
+    Departures:
+
+    - A quarter of the paper's channels and half of its heads (``WIDTH``, ``HIDDEN``, ``HEADS``):
+      0.8 s a step of 16 images on a CPU core, four minutes for 300.
+    - A learning rate of 1e-3 instead of 1e-4, which the paper pairs with far more steps: after 30
+      steps on brain MR slices the error on held-out normals is 0.83 with 1e-3, 1.09 with 1e-4,
+      where the mean feature has 0.83. So 30 steps are too few with either.
+    - All features are divided by one constant that gives them a mean square of one on normals,
+      without which the last layer would first have to learn their unit.
+    - Three of the teacher's maps instead of four, since no teacher here gives the one at stride 2.
+    - No dropout of attention weights. One class of images a model. The 1,000 epochs are the
+      iterations of the budget, and the rate falls after four fifths of them as there.
     """
 
     scale: Tensor
