@@ -14,7 +14,8 @@ a small patch; a student rebuilds those of x through a bottleneck, at strides 4,
     ratio       sum_k d(u_k, v_k) / d(z_k, v_k)                                  Eq. (2)
     paper       sum_k alpha_k d(u_k, v_k) / d(z_k, v_k)                          Eq. (4)
     algorithm2  sum_k alpha_k d(u_k, v_k) / sum_k alpha_k d(z_k, v_k)            the appendix
-    released    sum_k d(alpha_k u_k, alpha_k v_k) / sum_k d(alpha_k z_k, alpha_k v_k)
+    released    sum_k d(alpha_k u_k, alpha_k v_k) / sum_k d(alpha_k z_k, alpha_k v_k),
+                both averaged over the batch first
     margin      standardised rd + a triplet margin under the patch
     srd         standardised rd
 
@@ -199,7 +200,7 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def objective(name: str, u, v, z, alpha: Tensor, footprint: Tensor) -> Tensor:
-    """One value a sample (B,); the equations are at the top of this file."""
+    """One value a sample (B,), or a batch, (); the equations are at the top of this file."""
     scales = range(len(u))
     if name == "released":
         u, v, z = ([alpha[:, k, None, None, None] * f[k] for k in scales] for f in (u, v, z))
@@ -212,7 +213,7 @@ def objective(name: str, u, v, z, alpha: Tensor, footprint: Tensor) -> Tensor:
         "ratio": (pull / (push + EPS)).sum(dim=1),
         "paper": (alpha * pull / (push + EPS)).sum(dim=1),
         "algorithm2": (alpha * pull).sum(dim=1) / ((alpha * push).sum(dim=1) + EPS),
-        "released": pull.sum(dim=1) / (push.sum(dim=1) + EPS),
+        "released": pull.sum(dim=1).mean() / push.sum(dim=1).mean(),
     }[name]
 
 

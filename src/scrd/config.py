@@ -22,6 +22,7 @@ ObjectiveName = Literal[
     "scrd",
 ]
 _COMBINED = ("memory", "lesions", "scrd")
+_CONTRASTED = ("ratio", "paper", "algorithm2", "released", "margin")
 Pooling = Literal["areas", "excess", "mean", "top", "max"]
 Window = tuple[float, float] | Literal["auto", "image", "series", "data"]
 
@@ -39,7 +40,7 @@ class Config:
     ``betas`` are the paper's. Those of ``teacher``, ``objective``, ``window``, ``learning_rate``,
     ``schedule``, ``held_out`` and ``pooling`` are not: the paper has ``wide_resnet50_2``,
     ``"paper"``, a window of 0 to 255 (``"data"`` for 8 bits), 1e-3, ``"constant"``, nothing held
-    out, and ``"mean"``.
+    out, and ``"mean"``. The preset ``paper`` has all of them, see :mod:`scrd.presets`.
 
     Attributes:
         teacher: backbone, see :func:`scrd.model.teacher.build_teacher`.
@@ -59,16 +60,23 @@ class Config:
         learning_rate: of Adam (the paper: 1e-3; RD4AD's code: 5e-3).
         schedule: ``"cosine"`` lets the learning rate fall to zero, ``"constant"`` is the paper's.
         betas: of Adam.
+        noisy_statistics: whether the noisy features pass bottleneck and student too, after the
+            clean ones, and move the running statistics of their BatchNorms, as in the authors'
+            released code; nothing else comes of that pass. For objectives that contrast the
+            student with noisy features.
         seed: of everything that is drawn.
         precision: Fabric's precision; ``"auto"`` is bf16-mixed on a GPU that has it, else fp32.
         held_out: share of the training normals kept from training, by group; None for a quarter,
             or more where that is too few groups for ``false_alarm_rate``, see
-            :func:`scrd.training.prepare.hold_out`.
+            :func:`scrd.training.prepare.hold_out`. 0 trains on all of them, and gives scores and
+            maps alone: no p-value, no threshold.
         false_alarm_rate: the rate of false alarms that the threshold is chosen for.
         promise: what that rate holds for: ``"group"``, images of new groups such as patients;
             ``"image"``, images like the single calibration images, which finds more and promises
             less where groups are few. See ``docs/method.md``.
         pooling: how an anomaly map becomes a score, see ``docs/method.md``.
+        smoothing: standard deviation, in pixels of the model input, of the Gaussian that smooths
+            anomaly maps, see :class:`scrd.model.smoothing.Smoothing`; 0 for none.
         acquisition: whether ``excess`` allows for the brightness, contrast and sharpness of the
             image: ``"adjust"``, ``"ignore"``, or ``"auto"``, which adjusts for grey images. In
             radiology they belong to exposure and reconstruction; in a colour photograph of a
@@ -91,12 +99,14 @@ class Config:
     learning_rate: float = 5e-3
     schedule: Literal["cosine", "constant"] = "cosine"
     betas: tuple[float, float] = (0.5, 0.999)
+    noisy_statistics: bool = False
     seed: int = 0
     precision: str = "auto"
     held_out: float | None = None
     false_alarm_rate: float = 0.05
     promise: Promise = "group"
     pooling: Pooling = "areas"
+    smoothing: float = 0.0
     acquisition: Literal["auto", "adjust", "ignore"] = "auto"
     checkpoint_every: int = 200
     feature_cache_gib: float = 4.0
@@ -147,7 +157,22 @@ class Config:
             _require(getattr(self, name) >= 1, f"{name} must be at least 1")
         _require(self.batch_size >= 2, "batch_size must be at least 2: BatchNorm needs a batch")
         _require(
-            self.held_out is None or 0 < self.held_out < 1, "held_out must lie between 0 and 1"
+            self.held_out is None or 0 <= self.held_out < 1,
+            "held_out must be at least 0 and less than 1",
+        )
+        _require(
+            not self.noisy_statistics or self.objective in _CONTRASTED,
+            f"noisy_statistics needs noisy features beside a student, and {self.objective} has "
+            f"none: it goes with {', '.join(_CONTRASTED)}",
+        )
+        _require(
+            0 <= self.smoothing < float("inf"),
+            f"smoothing must be at least 0 and finite, not {self.smoothing}",
+        )
+        _require(
+            not self.smoothing or self.resize == "stretch",
+            "smoothing would blur the padding of a letterbox into the map: it needs the resize "
+            "stretch",
         )
         _require(0 < self.false_alarm_rate < 1, "false_alarm_rate must lie between 0 and 1")
         _require(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from scrd.data.manifest import Manifest
     from scrd.evaluation.test_set import Evaluation
+    from scrd.presets.files import Preset
     from scrd.training.prepare import Prepared
 
 
@@ -105,11 +106,13 @@ class Detector(Scorer):
         num_nodes: int = 1,
         progress: bool = False,
         logger: Logger | None = None,
+        preset: Preset | None = None,
     ) -> Detector:
         """Train on the normals of a data set's train split and calibrate on held-out ones.
 
         The train normals are divided by group (patient) into two parts: one trains, one
-        calibrates. Neither the test split nor a label is looked at.
+        calibrates, unless ``config.held_out`` is 0. Neither the test split nor a label is looked
+        at.
 
         Args:
             data: folder or manifest, see :func:`scrd.data.manifest.read_manifest`, or what it
@@ -127,6 +130,8 @@ class Detector(Scorer):
             progress: tell on standard error how far the work is.
             logger: of Lightning Fabric's kind, such as its ``TensorBoardLogger``; is given the
                 settings and each entry of the log.
+            preset: where the settings came from; named in the provenance and on the card, with
+                the settings that are not its own.
 
         Raises:
             ManifestError: the data set is not described well.
@@ -147,6 +152,7 @@ class Detector(Scorer):
             num_nodes=num_nodes,
             progress=progress,
             logger=logger,
+            preset=preset,
             draw=training_curve,
         )
         return cls(**vars(fitted), device=resolve_device(device).type)
@@ -238,6 +244,7 @@ class Detector(Scorer):
                 preprocessing.image_size,
                 from_plain(Constants, raw["constants"]),
                 objective=config.objective,
+                smoothing=config.smoothing,
             )
             model.load_state_dict(contents.weights)
             if known:

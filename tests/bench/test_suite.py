@@ -153,10 +153,31 @@ def test_table1_has_every_row_of_the_paper(real_methods):
     absent = {label for label, row in rows.items() if row.method is None}
     assert {"NSA", "MorphAEus", "SQUID"} <= absent
     assert sum(bool(row.reference) for row in rows.values()) == 19
-    assert {"rd", "srd", *baselines.BASELINES} == {
+    assert {"rd", "srd", "released", *baselines.BASELINES} == {
         r.method for r in rows.values() if r.method not in (None, "paper")
     }
-    assert rows["RD4AD"].pooling == "mean"
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("name", [name for name in bundled_suites() if "paper" in name])
+def test_suites_of_the_paper_train_as_printed_but_for_what_is_called_ours(
+    real_methods, name, budget
+):
+    suite = read_suite(name)
+    for row in suite.rows_of(budget):
+        if row.method is None:
+            continue
+        config = suite.run(row, budget, suite.sets[0], 0).config
+        steps = row.label.startswith(("+ ", "margin, "))  # of ours, in table 2
+        if row.label.startswith("ours") or steps:
+            assert row.preset is None and config.held_out != 0 and config.window == "image"
+            continue
+        assert row.preset is not None and (config.held_out, config.window) == (0, "data")
+        changed = set(row.preset.changed(config)) - {"objective", "noise", "teacher"}
+        if row.method not in OBJECTIVES:  # of which it has no learning rate
+            continue
+        assert changed <= ({"image_size", "iterations"} if budget != "paper" else set())
+        assert config.schedule == "constant" and config.precision == "32-true"
 
 
 def test_suites_share_runs(real_methods):

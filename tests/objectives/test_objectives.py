@@ -16,6 +16,7 @@ EPS = 1e-6
 WITH_NOISE = ["ratio", "paper", "algorithm2", "released", "margin"]
 WITH_LESIONS = ["lesions", "scrd"]
 OF_A_STUDENT = ["rd", *WITH_NOISE, "srd"]
+BY_SAMPLE = [name for name in OF_A_STUDENT if name != "released"]
 
 
 def make_step(batch=3, seed=0, dtype=torch.float64):
@@ -92,10 +93,15 @@ def naive_algorithm2(u, v, z, alpha, footprint):
     return pull / (push + EPS)
 
 
-def naive_released(u, v, z, alpha, footprint):
-    pull = sum(flat(alpha[k] * u[k], alpha[k] * v[k]) for k in range(3))
-    push = sum(flat(alpha[k] * z[k], alpha[k] * v[k]) for k in range(3))
-    return pull / (push + EPS)
+def naive_released(step):
+    """One value a batch: over the scales, the sums of means over the samples, divided."""
+    pull = push = 0.0
+    samples = range(len(step.scale_weights))
+    for k, (u, v, z) in enumerate(zip(step.clean, step.student, step.noisy, strict=True)):
+        a = step.scale_weights[:, k].tolist()
+        pull += sum(flat(a[b] * u[b], a[b] * v[b]) for b in samples) / len(samples)
+        push += sum(flat(a[b] * z[b], a[b] * v[b]) for b in samples) / len(samples)
+    return pull / push
 
 
 def covered_share(footprint, y, x, height, width):
@@ -127,7 +133,6 @@ NAIVE = {
     "ratio": naive_ratio,
     "paper": naive_paper,
     "algorithm2": naive_algorithm2,
-    "released": naive_released,
     "margin": naive_margin,
     "srd": naive_rd,
 }
@@ -158,6 +163,25 @@ def test_equals_plain_loops(name):
     assert actual.tolist() == pytest.approx(expected, rel=1e-5)  # EPS under a mean: not exact
 
 
+def test_the_released_code_divides_means_over_the_batch():
+    step = make_step(5)
+    found = value("released", step)
+    assert found.shape == ()
+    assert found.item() == pytest.approx(naive_released(step), rel=1e-9)
+    alone = [value("released", sample(step, b)).item() for b in range(5)]
+    assert abs(found.item() - sum(alone) / 5) > 1e-4  # no mean of ratios
+
+
+def sample(step, b):
+    one = slice(b, b + 1)
+    return StepFeatures(
+        [u[one] for u in step.clean],
+        [v[one] for v in step.student],
+        [z[one] for z in step.noisy],
+        step.scale_weights[one],
+    )
+
+
 @pytest.mark.parametrize("name", WITH_LESIONS)
 def test_lesions_are_told_from_the_rest(name):
     step = make_step()
@@ -174,13 +198,14 @@ def test_lesions_are_told_from_the_rest(name):
 
 
 def test_the_names():
-    assert set(OBJECTIVES) == {*NAIVE, *WITH_LESIONS, "memory"}
+    assert set(OBJECTIVES) == {*NAIVE, *WITH_LESIONS, "released", "memory"}
 
     def those_with(kind):
         return [name for name, o in OBJECTIVES.items() if getattr(o, kind)]
 
     assert those_with("contrastive") == [*WITH_NOISE, *WITH_LESIONS]
     assert those_with("student") == OF_A_STUDENT
+    assert those_with("by_batch") == ["released"]
     assert those_with("lesions") == WITH_LESIONS
     assert those_with("memory") == ["memory", "scrd"]
     assert those_with("standardised") == ["margin", "srd"]
@@ -196,7 +221,7 @@ def test_what_is_not_contrastive_does_without_the_noisy_path(name):
     assert torch.equal(value(name, alone), value(name, step))
 
 
-@pytest.mark.parametrize("name", OF_A_STUDENT)
+@pytest.mark.parametrize("name", BY_SAMPLE)
 def test_a_sample_does_not_see_the_others(name):
     step = make_step(4)
     together = value(name, step)
@@ -222,6 +247,8 @@ def test_values_and_gradients_are_finite(name, case):
     if case == "v = u":
         step = replace(step, student=step.clean)
     elif case == "v = z":
+        if name == "released":  # divides by what is then 0
+            return
         step = replace(step, student=step.noisy)
     elif case == "z = u":
         step = replace(step, noisy=step.clean)
@@ -292,7 +319,8 @@ def test_where_the_ratios_meet():
     torch.testing.assert_close(value("paper", one_hot), value("algorithm2", one_hot))
     uniform = replace(step, scale_weights=torch.full((3, 3), 1 / 3, dtype=torch.float64))
     torch.testing.assert_close(value("ratio", uniform), 3 * value("paper", uniform))
-    released, algorithm2 = value("released", uniform), value("algorithm2", uniform)
+    one = sample(uniform, 0)
+    released, algorithm2 = value("released", one), value("algorithm2", one)[0]
     torch.testing.assert_close(released, algorithm2, rtol=1e-5, atol=0)
 
 

@@ -57,7 +57,11 @@ def measure(run: Run, material: Material, device: str, *, progress: bool = False
     with counting("computing figures", None, progress):
         by_pooling = {
             name: evaluate_scores(
-                records, scores, {}, threshold=trained.thresholds[name], far=config.false_alarm_rate
+                records,
+                scores,
+                {},
+                threshold=trained.thresholds.get(name),
+                far=config.false_alarm_rate,
             )
             for name, scores in answers.statistics.items()
         }

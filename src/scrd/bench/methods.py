@@ -62,7 +62,7 @@ class Trained:
         module: holds everything that it learnt or remembers.
         answer: one batch.
         thresholds: pooling → score from which on an image is flagged, calibrated for the
-            false-alarm rate of the settings.
+            false-alarm rate of the settings; empty where no normals were held out.
         pooling: the one that a detector uses; None for a baseline.
         fit_seconds: wall-clock time of building and training.
     """
@@ -119,14 +119,16 @@ def _batches(stack: ImageStack) -> Iterator[ImageStack]:
 def train_method(run: Run, prepared: Prepared, device: str, progress: bool = False) -> Trained:
     """Train an objective or a baseline on ``prepared.fitting`` and calibrate its thresholds.
 
-    Every pooling gets its own from ``prepared.calibrating``; a detector keeps the threshold that it
-    has calibrated itself.
+    Every pooling gets its own from ``prepared.calibrating``, if anything was held out; a detector
+    keeps the threshold that it has calibrated itself.
     """
     if run.method in OBJECTIVES:
         trained = _train_detector(run.config, prepared, device, progress)
     else:
         with counting(f"training {run.method}", None, progress):
             trained = _train_baseline(run, prepared, device)
+    if not prepared.calibrating.index:
+        return trained
     seen = looks(prepared.groups, run.config.promise)
     with counting("calibrating every pooling", None, progress):
         normal = trained.answers(prepared.calibrating).statistics
@@ -148,7 +150,7 @@ def _train_detector(config: Config, prepared: Prepared, device: str, progress: b
         return Answers(scores, {OWN: scores, **pooled}, maps, weights)
 
     calibration, seconds = detector.calibration, detector.provenance["seconds"]
-    own = {OWN: calibration.threshold}
+    own = {OWN: calibration.threshold} if calibration.calibrated else {}
     return Trained(detector.model, answer, own, calibration.pooling, seconds)
 
 

@@ -18,9 +18,17 @@ Line = Mapping[str, Any]
 BEFORE: Mapping[str, Any] = {"promise": "group"}
 """What a line means by a setting that it does not name, because it is older than the setting."""
 
+BEFORE_OF_DETECTORS: Mapping[str, Any] = {"noisy_statistics": False, "smoothing": 0.0}
+"""The same of settings that baselines have not."""
+
+BEFORE_OF_NOISE: Mapping[str, Any] = {"field": "fresh"}
+"""The same of what is in ``noise``."""
 
 RENAMED: Mapping[Any, str] = {"scrd": "srd"}
 """Methods that version 0.2.0 called otherwise."""
+
+BY_SAMPLE = "released, by sample"
+"""What ``released`` was in lines that do not name ``noisy_statistics``: a ratio for each image."""
 
 
 class ResultsError(ScrdError):
@@ -76,7 +84,12 @@ def _as_meant(line: dict[str, Any]) -> dict[str, Any]:
     """The line in today's names."""
     key = line["key"]
     if isinstance(key.get("settings"), dict):
-        key["settings"] = {**BEFORE, **key["settings"]}
+        settings = key["settings"] = {**BEFORE, **key["settings"]}
+        if isinstance(settings.get("noise"), dict):  # of a detector
+            if key.get("method") == "released" and "noisy_statistics" not in settings:
+                key["method"] = BY_SAMPLE
+            noise = {**BEFORE_OF_NOISE, **settings["noise"]}
+            key["settings"] = {**BEFORE_OF_DETECTORS, **settings, "noise": noise}
     if key.get("version") == "0.2.0":
         key["method"] = RENAMED.get(key.get("method"), key.get("method"))
     return line

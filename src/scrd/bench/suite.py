@@ -10,6 +10,7 @@ from typing import Any
 
 from scrd.config import Config
 from scrd.errors import ConfigError, ScrdError
+from scrd.presets.files import Preset
 from scrd.storage.plain import from_plain, to_plain
 from scrd.system.version import __version__
 
@@ -49,6 +50,9 @@ one."""
 POOLED = (OWN, "areas", "excess", "excess_uniform", "excess_plain", "mean", "top", "max")
 METRICS = ("auroc", "ap", "f1", "acc")
 FIGURES = ("roc", "histograms", "alpha", "curve", "cost")
+
+_OVER_PRESETS = ("teacher", "weights", "image_size", "iterations", "batch_size")
+"""What a budget may change of a preset: how much work it is, not which."""
 
 _WITHOUT_EFFECT = ("checkpoint_every", "feature_cache_gib", "image_cache_gib")
 _OF_A_BASELINE = (
@@ -109,7 +113,9 @@ class Row:
     Attributes:
         label: the name in the table.
         method: see :class:`Run`; None keeps the place of one that is not implemented.
-        settings: fields of :class:`scrd.config.Config` beside or instead of the budget's.
+        preset: settings of a published training, in the place of the budget's, of which only what
+            makes it smaller acts on them, and the budget ``paper`` not at all.
+        settings: fields of :class:`scrd.config.Config` beside or instead of those.
         iterations_times: factor on the budget's iterations.
         pooling: which score the table reports, one of ``POOLED``.
         budgets: the budgets that have this row; empty for all.
@@ -120,6 +126,7 @@ class Row:
 
     label: str
     method: str | None = None
+    preset: Preset | None = None
     settings: Settings = field(default_factory=dict)
     iterations_times: int = 1
     pooling: str = OWN
@@ -177,7 +184,7 @@ class Suite:
             )
         assert row.method is not None
         where = f"{self.path}: row {row.label!r}, settings"
-        return Run(data, row.method, resolve(where, row, self.budgets[budget], seed))
+        return Run(data, row.method, resolve(where, row, budget, self.budgets[budget], seed))
 
     def runs(
         self,
@@ -221,11 +228,14 @@ class Suite:
         return list(distinct.values())
 
 
-def resolve(where: str, row: Row, budget: Settings, seed: int) -> Config:
-    """The full settings of a row under a budget; refuses what does not act on its method."""
+def resolve(where: str, row: Row, name: str, budget: Settings, seed: int) -> Config:
+    """The full settings of a row under the budget of a name; refuses what does not act on it."""
     from scrd.objectives import OBJECTIVES
 
     settings = {**budget, **row.settings, "seed": seed}
+    if row.preset is not None:
+        smaller = {} if name == "paper" else {k: budget[k] for k in _OVER_PRESETS if k in budget}
+        settings = row.preset.merged({**smaller, **row.settings, "seed": seed})
     for name, value in settings.items():
         kind = type(getattr(Config, name, None))
         if kind in (int, float, str) and not (kind is float and type(value) is int):

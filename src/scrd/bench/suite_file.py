@@ -20,6 +20,8 @@ from scrd.bench.suite import (
     require,
     resolve,
 )
+from scrd.errors import ConfigError
+from scrd.presets.files import Preset, read_preset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,6 +83,7 @@ SUITE_KEYS: Mapping[str, type | tuple[type, ...]] = {
 ROW_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "label": str,
     "method": str,
+    "preset": str,
     "settings": dict,
     "iterations_times": int,
     "pooling": str,
@@ -102,8 +105,11 @@ def _build(path: Path, content: Mapping[str, Any]) -> Suite:
         where = f"{path}: row {number}"
         require(isinstance(table, dict), where, "is not a table")
         _check(where, table, ROW_KEYS, ("label",))
-        row = Row(**{**table, "budgets": tuple(table.get("budgets", ()))})
-        where = f"{path}: row {row.label!r}"
+        where = f"{path}: row {table['label']!r}"
+        preset = _preset(f"{where}, preset", table["preset"]) if "preset" in table else None
+        method = table.get("method", None if preset is None else preset.settings.get("objective"))
+        named = {"preset": preset, "method": method, "budgets": tuple(table.get("budgets", ()))}
+        row = Row(**{**table, **named})
         if row.method is not None:
             among(f"{where}, method", [row.method], known_methods())
         among(f"{where}, pooling", [row.pooling], POOLED)
@@ -111,7 +117,7 @@ def _build(path: Path, content: Mapping[str, Any]) -> Suite:
         among(f"{where}, reference", list(row.reference), content["sets"])
         if row.method is not None:
             for name in row.budgets or budgets:
-                resolve(f"{where}, settings", row, budgets[name], 0)
+                resolve(f"{where}, settings", row, name, budgets[name], 0)
         rows.append(row)
     labels = [row.label for row in rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -142,6 +148,13 @@ def _build(path: Path, content: Mapping[str, Any]) -> Suite:
         figures=tuple(content.get("figures", ())),
         curve=content.get("curve"),
     )
+
+
+def _preset(where: str, name: str) -> Preset:
+    try:
+        return read_preset(name)
+    except ConfigError as e:
+        raise SuiteError(f"{where}: {e}") from e
 
 
 def _check(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -12,6 +13,7 @@ import typer
 
 from scrd.config import Config, Window
 from scrd.errors import ConfigError
+from scrd.presets.files import Preset, bundled_presets, read_preset
 from scrd.synthesis.settings import NoiseKind, NoiseSettings
 from scrd.system.console import refusing
 
@@ -54,30 +56,56 @@ _NAMES = {"false_alarm_rate": "--far"}
 
 
 def with_config(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for each setting.
+    """Give a command an option for each setting, and one for a preset of them.
 
     Args:
-        command: whose parameter ``config`` is given the :class:`Config` that the options make.
+        command: whose parameters ``config`` and ``preset`` are given the :class:`Config` that the
+            options make, and the :class:`scrd.presets.files.Preset` that was named, or None.
 
     Returns:
-        The command with these options in its signature in the place of ``config``. It ends with
-        the refusal's message where the settings make no sense.
+        The command with these options in its signature in the place of both. It ends with the
+        refusal's message where the settings make no sense.
     """
 
     @wraps(command)
-    def with_options(**given: Any) -> Any:
+    def with_options(context: typer.Context, preset: str | None, **given: Any) -> Any:
+        settings = {name: given.pop(name) for name in (*_HELP, *_NOISE)}
         with refusing():
-            config = _config({name: given.pop(name) for name in (*_HELP, *_NOISE)})
-        return command(**given, config=config)
+            chosen = None if preset is None else read_preset(preset)
+            if chosen is not None:
+                settings = {n: v for n, v in settings.items() if _is_typed(context, n)}
+            config = _config(settings, chosen)
+        return command(**given, config=config, preset=chosen)
 
-    parameters = list(inspect.signature(command, eval_str=True).parameters.values())
+    signed = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [p for p in signed if p.name != "preset"]
     at = next(i for i, p in enumerate(parameters) if p.name == "config")
-    parameters[at : at + 1] = _options()
+    parameters[at : at + 1] = [*_own(), *_options()]
     # typer reads options from the signature
     with_options.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     )
     return with_options
+
+
+def _own() -> list[inspect.Parameter]:
+    """What the options themselves need: the context, which knows what was given; the preset."""
+    names = ", ".join(bundled_presets())
+    option = typer.Option(
+        help=f"Settings of a published training: {names}, or a file. Options beside it win."
+    )
+    only = inspect.Parameter.KEYWORD_ONLY
+    preset = Annotated[str | None, option]
+    return [
+        inspect.Parameter("context", only, annotation=typer.Context),
+        inspect.Parameter("preset", only, default=None, annotation=preset),
+    ]
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, and not left to its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _options() -> list[inspect.Parameter]:
@@ -100,9 +128,13 @@ def _option(name: str, kind: Any, default: Any, panel: str, text: str) -> inspec
     )
 
 
-def _config(given: dict[str, Any]) -> Config:
-    noise = {setting: given.pop(name) for name, (_, setting, _, _) in _NOISE.items()}
-    return Config(**{**given, "window": _window(given["window"])}, noise=NoiseSettings(**noise))
+def _config(given: dict[str, Any], preset: Preset | None) -> Config:
+    """The settings of options, all of them or, beside a preset, those that were given."""
+    if "window" in given:
+        given["window"] = _window(given["window"])
+    noise = {_NOISE[name][1]: given.pop(name) for name in _NOISE if name in given}
+    base = Config() if preset is None else preset.config()
+    return replace(base, **given, noise=replace(base.noise, **noise))
 
 
 def _window(text: str) -> Any:

@@ -108,12 +108,14 @@ def score(
             if archive is not None and summary.objects:
                 archive(summary.objects)
                 out.print(f"{len(summary.objects)} DICOM objects stored in the archive")
-    out.print(f"{summary.images} images, {summary.flagged} flagged: {out_folder / 'scores.csv'}")
-    if summary.studies:
-        out.print(
-            f"{summary.studies} studies, {summary.flagged_studies} flagged: "
-            f"{out_folder / 'studies.csv'}"
-        )
+    for what, count, flagged in (
+        ("images", summary.images, summary.flagged),
+        ("studies", summary.studies, summary.flagged_studies),
+    ):
+        if count or what == "images":
+            told = f", {flagged} flagged" if scorer.calibration.calibrated else ""
+            table = "scores.csv" if what == "images" else "studies.csv"
+            out.print(f"{count} {what}{told}: {out_folder / table}")
     if listing.left_out:
         out.print(f"{listing.left_out} DICOM files hold no image and were left out")
     if passed_over := in_words(listing.others):

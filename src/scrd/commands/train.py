@@ -18,6 +18,7 @@ from scrd.commands.common import (
 )
 from scrd.commands.options import with_config
 from scrd.config import Config
+from scrd.presets.files import Preset
 from scrd.system.console import err, out, refusing
 
 
@@ -26,6 +27,7 @@ def train(
     data: Data,
     out_folder: Out,
     config: Config,
+    preset: Preset | None,
     device: Device = "auto",
     threads: Threads = None,
     devices: Annotated[
@@ -79,15 +81,19 @@ def train(
                 num_nodes=num_nodes,
                 progress=True,
                 logger=listener,
+                preset=preset,
             )
         if not main_process:
             return
         detector.save(out_folder, replace=overwrite)
     shutil.rmtree(work)
     calibration = detector.calibration
+    threshold = (
+        f"threshold {calibration.threshold:.6g}" if calibration.calibrated else "no threshold"
+    )
     out.print(
         f"{out_folder}: trained on {detector.provenance['normals']['trained']} normals, pooling "
-        f"{calibration.pooling}, threshold {calibration.threshold:.6g}"
+        f"{calibration.pooling}, {threshold}"
     )
     for doubt in detector.provenance["doubtful"]:
         err.print(f"doubtful: {doubt}")

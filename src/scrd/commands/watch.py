@@ -118,6 +118,7 @@ def watch(
             _check_folders(folder, out_folder)
             archive = Folder(folder, out_folder, settle_seconds=settle)
         detector = load_scorer(model, device)
+        detector.calibration.require(f"{model}: a watch decides by p-values")
         report_silence(detector.calibration)
         assert detector.fingerprint is not None
         try:
@@ -204,15 +205,9 @@ def as_found(summary: Summary, seen: Sequence[Seen] = ()) -> Found:
     """What is kept of a study."""
     from scrd.outputs.history import Found
 
-    verdicts = [verdict for verdict in summary.verdicts if verdict is not None]
-    worst = min(verdicts, key=lambda verdict: verdict.p_value, default=None)
-    return Found(
-        summary.images,
-        len(summary.failures),
-        None if worst is None else float(worst.score),
-        None if worst is None else float(worst.p_value),
-        seen,
-    )
+    found = [(v.p_value, v.score) for v in summary.verdicts if v and v.p_value is not None]
+    p_value, score = min(found, key=lambda pair: pair[0], default=(None, None))
+    return Found(summary.images, len(summary.failures), score, p_value, seen)
 
 
 def _check_folders(folder: Path, out_folder: Path) -> None:

@@ -34,7 +34,7 @@ def overlays(series: SourceSeries, detector: Scorer) -> Iterator[Callable[[], Da
     images = list(series.images)
     if len(images) > _ALL_UP_TO:
         images.sort(key=lambda image: (not image.scored.flag, -image.scored.score))
-        flagged = sum(image.scored.flag for image in images)
+        flagged = sum(bool(image.scored.flag) for image in images)
         images = images[: min(max(flagged, 1), _MOST)]
     for number, image in enumerate(images, 1):
         yield partial(_overlay, series, image, number, detector)

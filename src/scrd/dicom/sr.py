@@ -124,6 +124,8 @@ class _Groups:
         self, level: str, uid: str, verdict: Verdict
     ) -> MeasurementsAndQualitativeEvaluations:
         """The group of a study or a series."""
+        # what has no p-value is refused before
+        assert verdict.p_value is not None and verdict.flag is not None
         return self._group(
             level,
             uid,
@@ -141,6 +143,7 @@ class _Groups:
     def image(self, image: SourceImage) -> MeasurementsAndQualitativeEvaluations:
         """The group of an image, with a reference to it."""
         scored, header = image.scored, image.header.dataset
+        assert scored.p_value is not None and scored.flag is not None
         reference = SourceImageForMeasurementGroup(
             header.SOPClassUID,
             header.SOPInstanceUID,

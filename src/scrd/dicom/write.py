@@ -106,7 +106,7 @@ def write_objects(
 
     Raises:
         ConfigError: An unknown kind, a study that does not come from DICOM files, or a detector
-            that was never saved and so has no fingerprint.
+            that was never saved and so has no fingerprint, or that no normals calibrated.
         OSError: The folder cannot be written to.
     """
     kinds = check_kinds(kinds)
@@ -114,6 +114,7 @@ def write_objects(
         raise ConfigError(
             "DICOM objects refer to the DICOM files they come from; these are NIfTI or pictures"
         )
+    detector.calibration.require("no DICOM object can be written")
     model_hash(detector)
     folder.mkdir(parents=True, exist_ok=True)
     with silence():

@@ -40,7 +40,7 @@ def evaluate_scores(
     scores: NDArray[np.float64],
     statistics: Mapping[str, NDArray[np.float64]],
     *,
-    threshold: float,
+    threshold: float | None,
     far: float,
 ) -> dict[str, Any]:
     """Compute the figures that the labels and groups of a test set allow.
@@ -50,15 +50,17 @@ def evaluate_scores(
         scores: (N,), float64, raw.
         statistics: pooling → (N,) scores under that pooling, reported side by side; the detector
             uses the one that was fixed without labels.
-        threshold: the calibrated one; an image is flagged when its score is at least this.
+        threshold: the calibrated one; an image is flagged when its score is at least this. None
+            where no normals were held out.
         far: the false-alarm rate that the threshold was chosen for.
 
     Returns:
         Always ``n_normal``, ``n_abnormal``. With normal images ``false_alarm_rate``, with
-        abnormal ones ``sensitivity`` (both at ``threshold``). With both ``auroc``, ``ap`` and
-        their ``_ci95`` (clustered by group where known), ``f1`` and ``acc`` at the best-F1
-        threshold, ``sensitivity_at_far``, ``auroc_by_pooling``, ``by_class`` and ``within``
-        (AUROC inside each value of a manifest column, against confounding). Rates in [0, 1].
+        abnormal ones ``sensitivity`` (both at ``threshold``, if there is one). With both
+        ``auroc``, ``ap`` and their ``_ci95`` (clustered by group where known), ``f1`` and ``acc``
+        at the best-F1 threshold, ``sensitivity_at_far``, ``auroc_by_pooling``, ``by_class`` and
+        ``within`` (AUROC inside each value of a manifest column, against confounding). Rates in
+        [0, 1].
     """
     labels = np.array([r.label for r in records])
     groups = [r.group for r in records]
@@ -67,11 +69,11 @@ def evaluate_scores(
         "n_normal": int((~abnormal).sum()),
         "n_abnormal": int(abnormal.sum()),
         "far": far,
-        "threshold": threshold if math.isfinite(threshold) else None,
+        "threshold": None if threshold is None or math.isinf(threshold) else threshold,
     }
-    if (~abnormal).any():
+    if threshold is not None and (~abnormal).any():
         metrics["false_alarm_rate"] = false_alarm_rate(scores, labels, threshold)
-    if abnormal.any():
+    if threshold is not None and abnormal.any():
         metrics["sensitivity"] = float((scores[abnormal] >= threshold).mean())
     if abnormal.all() or not abnormal.any():
         return metrics
@@ -209,7 +211,7 @@ def evaluate(
             records,
             np.array([s.score for s in scored]),
             {name: np.array([s.statistics[name] for s in scored]) for name in scored[0].statistics},
-            threshold=calibration.threshold,
+            threshold=calibration.threshold if calibration.calibrated else None,
             far=calibration.false_alarm_rate,
         )
     metrics |= {
@@ -283,7 +285,7 @@ def level_metrics(
             entry["auroc"] = auroc(scores, labels)
             entry["auroc_ci95"] = bootstrap_interval(auroc, scores, labels, groups=groups)
         for name, label in (("false_alarm_rate", 0), ("sensitivity", 1)):
-            if (labels == label).any():
+            if calibration.calibrated and (labels == label).any():
                 entry[name] = float(flags[labels == label].mean())
         found[level] = entry
     return found

@@ -37,7 +37,7 @@ def export_card(
             f"{SCORE_TOLERANCE:g}",
         ),
         "largest difference of a p-value, calibration steps": (
-            f"{parity.p_value_steps}",
+            "there are none" if parity.p_value_steps is None else f"{parity.p_value_steps}",
             f"{STEP_TOLERANCE}",
         ),
         "rank correlation of the scores": (

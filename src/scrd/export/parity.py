@@ -35,7 +35,7 @@ class Parity:
         score_difference: largest difference of a score, over all poolings, in shares of the range
             of the N scores under that pooling.
         p_value_steps: largest difference of a p-value, in steps: distinct calibration scores that
-            lie between the two scores.
+            lie between the two scores; None where no normals calibrated the model.
         rank_correlation: Spearman's, of the scores.
         auroc: that of the source, in percent; None where the images are of one class.
         auroc_difference: that of the export minus that of the source, in percentage points.
@@ -45,7 +45,7 @@ class Parity:
     images: int
     map_difference: float
     score_difference: float
-    p_value_steps: int
+    p_value_steps: int | None
     rank_correlation: float
     auroc: float | None
     auroc_difference: float | None
@@ -65,7 +65,7 @@ class Parity:
                 f"(allowed {SCORE_TOLERANCE:g})",
             ),
             (
-                self.p_value_steps <= STEP_TOLERANCE,
+                (self.p_value_steps or 0) <= STEP_TOLERANCE,
                 f"p-values differ by up to {self.p_value_steps} calibration steps "
                 f"(allowed {STEP_TOLERANCE})",
             ),
@@ -137,7 +137,7 @@ def measure(
         images=len(read),
         map_difference=float(apart / max(high - low, np.finfo(np.float32).tiny)),
         score_difference=float(np.max([_difference(u, v) for u, v in pooled.values()])),
-        p_value_steps=int(np.abs(steps).max()),
+        p_value_steps=int(np.abs(steps).max()) if calibration.calibrated else None,
         rank_correlation=float(spearmanr(x, y).statistic),
         auroc=area,
         auroc_difference=None if area is None else 100 * auroc(y, labels) - area,

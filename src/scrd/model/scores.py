@@ -167,7 +167,11 @@ class Scores(nn.Module):
         return Inference(maps, scale_weights, statistics, excess)
 
     def combine(self, found: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
-        """The anomaly map of the network's maps, (B, size, size), float32."""
+        """The anomaly map of the network's maps, smoothed, (B, size, size), float32."""
+        smoothed: Tensor = self.model.smooth(self._combine(found, scale_weights, size))
+        return smoothed
+
+    def _combine(self, found: Sequence[Tensor], scale_weights: Tensor, size: int) -> Tensor:
         if self._combined:
             agreed = agreement(
                 self.model.normals(found), scale_weights, self.model.constants.sharpness

@@ -20,6 +20,7 @@ from scrd.model.memory import NormalMemory
 from scrd.model.normals import NormalMaps
 from scrd.model.scale_head import ScaleHead
 from scrd.model.scaler import FeatureScaler
+from scrd.model.smoothing import Smoothing
 from scrd.model.student import Student
 from scrd.model.teacher import Teacher, build_teacher
 from scrd.objectives import OBJECTIVES
@@ -74,6 +75,7 @@ class SCRD(nn.Module):
         rectify: whether the student ends in ReLUs.
         image_size: side S of the square input in pixels.
         constants: see there.
+        smoothing: of anomaly maps, in pixels, see :class:`scrd.model.smoothing.Smoothing`.
     """
 
     weights: Tensor
@@ -85,6 +87,7 @@ class SCRD(nn.Module):
         rectify: bool,
         image_size: int,
         constants: Constants,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.objective = OBJECTIVES[objective]
@@ -114,6 +117,7 @@ class SCRD(nn.Module):
         self.normals = NormalMaps([image_size // stride for stride in strides], levels)
         self.expected = ExpectedExcess(len(strides), constants)
         self.areas = AreaScore()
+        self.smooth = Smoothing(image_size, smoothing)
 
     def trained_parts(self) -> list[nn.Module]:
         """The parts that training changes."""
@@ -171,6 +175,7 @@ def build_model(
     constants: Constants | None = None,
     *,
     objective: str = "rd",
+    smoothing: float = 0.0,
 ) -> SCRD:
     """Build the network for a named teacher.
 
@@ -183,6 +188,7 @@ def build_model(
         image_size: side of the square input in pixels.
         constants: of a saved model; None for those of a new one.
         objective: a name in :data:`scrd.objectives.OBJECTIVES`.
+        smoothing: of anomaly maps, in pixels; 0 for none.
 
     Raises:
         TeacherError: see :func:`scrd.model.teacher.build_teacher`.
@@ -191,4 +197,4 @@ def build_model(
     if rectify is None:
         # a student that ends in ReLUs cannot reach features of both signs
         rectify = not OBJECTIVES[objective].standardised and built.is_rectified()
-    return SCRD(built, objective, rectify, image_size, constants or Constants())
+    return SCRD(built, objective, rectify, image_size, constants or Constants(), smoothing)

@@ -1,4 +1,4 @@
-"""The objectives: pure functions from the features of a step to one value a sample."""
+"""The objectives: pure functions from the features of a step to what is minimised."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Objective:
     Attributes:
         function: from :class:`StepFeatures` to per-sample values (B,); the training loop is the
             one place that takes their mean. None where nothing is trained.
+        by_batch: ``function`` gives one value a batch instead, (), which is no mean over samples,
+            so that processes cannot share a batch.
         contrastive: needs the noisy features and the footprint.
         standardised: works on features in units of their spread over normals, see
             :class:`scrd.model.scaler.FeatureScaler`.
@@ -39,6 +41,7 @@ class Objective:
     """
 
     function: Callable[[StepFeatures], Tensor] | None
+    by_batch: bool = False
     contrastive: bool = True
     standardised: bool = False
     weighed: bool = False
@@ -57,7 +60,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "ratio": Objective(ratio),
     "paper": Objective(paper),
     "algorithm2": Objective(algorithm2),
-    "released": Objective(released),
+    "released": Objective(released, by_batch=True),
     "margin": Objective(margin, standardised=True, weighed=True),
     "srd": Objective(rd, contrastive=False, standardised=True, weighed=True),
     "memory": Objective(None, contrastive=False, student=False, memory=True),

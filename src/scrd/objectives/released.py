@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scrd.objectives.distance import EPSILON, flat_distance
+from scrd.objectives.distance import flat_distance
 from scrd.objectives.features import StepFeatures
 
 
 def released(step: StepFeatures) -> Tensor:
-    """(Σ_k d(α_k u_k, α_k v_k)) / (Σ_k d(α_k z_k, α_k v_k) + ε).
+    """(Σ_k ⟨d(α_k u_k, α_k v_k)⟩) / (Σ_k ⟨d(α_k z_k, α_k v_k)⟩), ⟨·⟩ the mean over the batch.
 
     α multiplies the *features*, and the cosine does not see a positive factor: value and
-    gradients are those without α. The script divides the batch means of numerator and
-    denominator; here the ratio is per sample, like every objective of this package.
+    gradients are those without α. The ratio is of means over the batch, unlike that of every
+    other objective, and no ε keeps the denominator from zero, which the patches do.
 
     Returns:
-        (B,), float, non-negative.
+        (), float, non-negative.
     """
-    pull = push = step.scale_weights.new_zeros(len(step.scale_weights))
+    pull = push = step.scale_weights.new_zeros(())
     for k, (u, v, z) in enumerate(zip(step.clean, step.student, step.noisy, strict=True)):
         alpha = step.scale_weights[:, k].view(-1, 1, 1, 1)
-        pull = pull + flat_distance(alpha * u, alpha * v)
-        push = push + flat_distance(alpha * z, alpha * v)
-    return pull / (push + EPSILON)
+        pull = pull + flat_distance(alpha * u, alpha * v).mean()
+        push = push + flat_distance(alpha * z, alpha * v).mean()
+    return pull / push

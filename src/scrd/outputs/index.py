@@ -76,7 +76,7 @@ class Index:
         notes = [f"{count} image{'s' * (count != 1)}"]
         if refused and scored:
             notes.append(f"{len(refused)} of them without a score: {refused[0].reason}")
-        if verdict is not None and verdict.how != "calibrated":
+        if verdict is not None and verdict.how == "bonferroni":
             notes.append(_BLUNT.format("series" if within else "studies"))
         problems = (problem for one in parts for problem in one.series.problems)
         doubts = _few([*problems, *(doubt for s in scored for doubt in s.doubts)])

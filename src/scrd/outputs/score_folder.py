@@ -86,8 +86,9 @@ def score_all(
     where there are DICOM or NIfTI images; ``covariates.csv`` says of each scored image where it
     comes from, see :mod:`scrd.outputs.covariates`; ``errors.csv`` says which images could not be
     scored, ``warnings.csv`` which are doubtful, both only where there are such. A model that can
-    flag nothing has a row in ``warnings.csv`` too. Rows are written as results come, and maps held
-    for one study at a time. ``index.html`` shows all of it, see :mod:`scrd.outputs.index`.
+    flag nothing has a row in ``warnings.csv`` too; where no normals calibrated it the cells of
+    p-value and flag are empty. Rows are written as results come, and maps held for one study at a
+    time. ``index.html`` shows all of it, see :mod:`scrd.outputs.index`.
 
     Args:
         detector: trained; saved, where DICOM objects are to be written.
@@ -103,12 +104,14 @@ def score_all(
         also: is told of every scored image.
 
     Raises:
-        ConfigError: DICOM objects of images that are not DICOM.
+        ConfigError: DICOM objects of images that are not DICOM, or of a model without a
+            calibration, which they would have to state.
         PlaceError: the folder holds results that no list names, see
             :mod:`scrd.outputs.result_folder`.
         OSError: the tables cannot be written. What is written beside them never stops them.
     """
     if outputs.kinds:
+        detector.calibration.require("no DICOM object can be written")
         for source in listing.sources:
             if source.series is None or source.series.format != "DICOM":
                 raise ConfigError(f"{source.path}: not DICOM: no DICOM object can refer to it")
@@ -157,7 +160,7 @@ def score_all(
                     add_covariates(source, result)
                     if also is not None:
                         also(result)
-                    flagged += result.flag
+                    flagged += bool(result.flag)
                     doubted += bool(result.doubts)
                     for doubt in result.doubts:
                         warnings.add(str(source), doubt)
@@ -181,7 +184,7 @@ def score_all(
         for study in collect(recorded(), detector.calibration):
             verdicts.append(study.verdict)
             index.add_study(study)
-            flagged_studies += study.verdict is not None and study.verdict.flag
+            flagged_studies += study.verdict is not None and bool(study.verdict.flag)
             studies.add(study.uid, *_cells(study.verdict))
             for one in study.series:
                 series.add(study.uid, one.series.uid, *_cells(one.verdict))
@@ -236,7 +239,14 @@ def score_all(
 def _cells(verdict: Verdict | None) -> tuple[object, ...]:
     if verdict is None:
         return (0, "", "", "", "")
-    return (verdict.images, verdict.score, verdict.p_value, int(verdict.flag), verdict.how)
+    return (verdict.images, verdict.score, *_decided(verdict), verdict.how)
+
+
+def _decided(one: Scored | Verdict) -> tuple[object, object]:
+    """Cells of p-value and flag; empty where no normals calibrated the model."""
+    if one.p_value is None:
+        return "", ""
+    return one.p_value, int(bool(one.flag))
 
 
 def write_scores(
@@ -274,7 +284,7 @@ def _score_tables(path: Path, room: int = 0) -> Iterator[Callable[[str, Result],
 
     def add(name: str, result: Result) -> None:
         if isinstance(result, Scored):
-            scores.add(name, result.score, result.p_value, int(result.flag))
+            scores.add(name, result.score, *_decided(result))
         else:
             scores.add(name, "", "", "")
             errors.add(name, result.reason)

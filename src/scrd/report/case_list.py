@@ -89,7 +89,7 @@ def _level(cases: Cases) -> Iterator[str]:
                 row.name[len(below) :],
                 _finite(row.score),
                 _finite(row.p_value),
-                int(row.flag),
+                None if row.flag is None else int(row.flag),
                 [index(doubt) for doubt in row.doubts],
                 None if row.refusal is None else index(row.refusal),
                 None if row.picture is None else quote(os.fsencode(row.picture)),

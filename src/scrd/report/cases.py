@@ -24,7 +24,7 @@ class Row:
         name: as in the tables.
         score: any real range; None where there is none.
         p_value: in (0, 1]; None where there is none.
-        flag: whether it is flagged.
+        flag: whether it is flagged; None where nothing calibrated the model.
         doubts: what speaks against its being of the training images' kind, a sentence each.
         refusal: why it has no score; None where it has one.
         picture: path of its overlay below the page's folder, parts between slashes; None where
@@ -38,7 +38,7 @@ class Row:
     name: str
     score: float | None
     p_value: float | None = None
-    flag: bool = False
+    flag: bool | None = False
     doubts: tuple[str, ...] = ()
     refusal: str | None = None
     picture: str | None = None

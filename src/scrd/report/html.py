@@ -31,7 +31,7 @@ class Case:
         label: 0 normal, 1 abnormal, None unknown.
         score: anomaly score, any real range.
         p_value: share of normals that look at least as abnormal, in [0, 1]; None unknown.
-        flag: whether the detector flags it.
+        flag: whether the detector flags it; None where nothing calibrated it.
         overlay_jpeg: the picture, the bytes of a JPEG file.
     """
 
@@ -40,7 +40,7 @@ class Case:
     label: int | None
     score: float
     p_value: float | None
-    flag: bool
+    flag: bool | None
     overlay_jpeg: bytes
 
 

@@ -66,7 +66,7 @@ def _page(lists: Sequence[Cases], model: Model, tables: Sequence[str]) -> Iterat
         f'<p class="research">{RESEARCH}</p>\n</header>\n<main>\n'
     )
     yield '<dl class="tiles">\n'
-    for name, value in _facts(lists):
+    for name, value in _facts(lists, model.calibration.calibrated):
         yield f'<div class="tile"><dt>{name}</dt><dd>{value}</dd></div>\n'
     yield "</dl>\n"
     yield f'<p class="promise">{_promise(model)}</p>\n'
@@ -83,15 +83,16 @@ def _page(lists: Sequence[Cases], model: Model, tables: Sequence[str]) -> Iterat
     )
 
 
-def _facts(lists: Sequence[Cases]) -> Iterator[tuple[str, str]]:
-    """Name and figure of what the head counts."""
+def _facts(lists: Sequence[Cases], calibrated: bool) -> Iterator[tuple[str, str]]:
+    """Name and figure of what the head counts; nothing is flagged without a calibration."""
     shown = [cases for cases in lists if cases.total]
     alone = len(shown) == 1
     for cases in shown:
         name = {"image": "Images", "study": "Studies"}.get(cases.noun, "Series")
         flagged = f"{cases.counts['flagged']:,}"
-        yield name, f"{cases.total:,}" + f" <small>{flagged} flagged</small>" * (not alone)
-        if alone:
+        told = f" <small>{flagged} flagged</small>" * (calibrated and not alone)
+        yield name, f"{cases.total:,}{told}"
+        if calibrated and alone:
             yield "Flagged", flagged
     for cases in shown:
         if cases.noun == "image":

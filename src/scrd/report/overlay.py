@@ -240,7 +240,9 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 def draw(detector: Scorer, scored: Scored, title: str) -> Image.Image:
     """The overlay of a scored image, on the colour scale of the detector."""
     calibration = detector.calibration
-    verdict = "flagged" if scored.flag else "not flagged"
+    caption = f"score {scored.score:.3g}"
+    if scored.p_value is not None:
+        caption += f", p {scored.p_value:.2g}, {'flagged' if scored.flag else 'not flagged'}"
     intensity, series = detector.preprocessing.intensity, scored.source.series
     window = (intensity.low, intensity.high)
     if intensity.scope == "series" and series is not None:
@@ -249,8 +251,8 @@ def draw(detector: Scorer, scored: Scored, title: str) -> Image.Image:
         read_image(scored.source),
         detector.source_map(scored),
         scale=calibration.map_scale,
-        threshold=calibration.map_threshold,
+        threshold=calibration.map_threshold if calibration.calibrated else None,
         title=printable(title),
-        caption=f"score {scored.score:.3g}, p {scored.p_value:.2g}, {verdict}",
+        caption=caption,
         window=window,
     )

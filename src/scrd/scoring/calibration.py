@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scrd.scoring.promise import Promise, looks, too_few
+from scrd.errors import ConfigError
+from scrd.scoring.promise import UNCALIBRATED, Promise, looks, too_few
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +84,8 @@ class Calibration:
     """What held-out normals say about a score.
 
     Attributes:
-        scores: scores of the calibration normals, any order.
+        scores: scores of the calibration normals, any order; empty where no normals were held out,
+            which leaves no p-values and infinite thresholds.
         groups: the group (patient, lesion, near-copy cluster) of each, as running numbers.
         false_alarm_rate: the rate that ``threshold`` is chosen for, in (0, 1).
         threshold: flag a score that is at least this; infinite when there are too few normals
@@ -116,6 +118,23 @@ class Calibration:
     many: int = 20
     promise: Promise = "group"
     acquisition: Acquisition = field(default_factory=Acquisition)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether there are normals to compare a score with."""
+        return bool(self.scores)
+
+    def require(self, what: str) -> None:
+        """Refuse what stands on p-values where there are none.
+
+        Args:
+            what: is refused, the beginning of the message.
+
+        Raises:
+            ConfigError: no normals were held out.
+        """
+        if not self.calibrated:
+            raise ConfigError(f"{what}: {UNCALIBRATED}")
 
     @property
     def can_flag(self) -> bool:

@@ -12,6 +12,13 @@ Promise = Literal["group", "image"]
 are. ``image``: for images that are exchangeable with the single calibration images."""
 
 
+UNCALIBRATED = (
+    "this model gives scores and maps, but no p-values, and flags nothing: no normals were held "
+    "out to calibrate it (held_out is 0); train it with a share of them held out, as is the default"
+)
+"""What follows where nothing was held out, and the way out."""
+
+
 def looks(groups: Sequence[Hashable], promise: Promise) -> list[int]:
     """Which independent look at normality each calibration image belongs to.
 
@@ -47,6 +54,8 @@ def too_few(count: int, false_alarm_rate: float, promise: Promise = "group") -> 
     needed = looks_needed(false_alarm_rate)
     if count >= needed:
         return None
+    if not count:
+        return UNCALIBRATED
     held_out = "held-out groups of normals" if promise == "group" else "held-out normals"
     return (
         f"this model can flag nothing: {count} {held_out} calibrate it, and a "

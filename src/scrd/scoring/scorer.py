@@ -39,8 +39,8 @@ class Scored:
         source: the image.
         score: raw, larger is more anomalous; see :data:`scrd.model.scores.POOLINGS`.
         p_value: conformal, in (0, 1]: a normal image has one this small or smaller with at most
-            this probability.
-        flag: the p-value is at most the chosen false-alarm rate.
+            this probability. None where no normals calibrated the detector.
+        flag: the p-value is at most the chosen false-alarm rate; None where there is no p-value.
         statistics: the score under every pooling: ``areas`` and, of an objective with a student,
             ``excess``, both in standard deviations of normals (``excess_uniform``: with equal
             scale weights; ``excess_plain``: and not allowing for the image's acquisition);
@@ -56,8 +56,8 @@ class Scored:
 
     source: Source
     score: float
-    p_value: float
-    flag: bool
+    p_value: float | None
+    flag: bool | None
     statistics: Mapping[str, float]
     scale_weights: tuple[float, ...]
     input_map: NDArray[np.float32]
@@ -225,8 +225,8 @@ class Scorer(ABC):
     def _results(
         self, sources: Sequence[AnySource], batch: ImageStack, found: Inferred
     ) -> Iterator[tuple[int, Scored]]:
-        scores = found.statistics[self.calibration.pooling]
-        p_values = self.calibration.p_values(scores)
+        scores, calibrated = found.statistics[self.calibration.pooling], self.calibration.calibrated
+        p_values = self.calibration.p_values(scores) if calibrated else None
         for row, i in enumerate(batch.index):
             source = as_source(sources[i])
             part = part_of_series(source, self.preprocessing.intensity, self.calibration.series)
@@ -235,8 +235,8 @@ class Scorer(ABC):
                 Scored(
                     source=source,
                     score=float(scores[row]),
-                    p_value=float(p_values[row]),
-                    flag=bool(scores[row] >= self.calibration.threshold),
+                    p_value=None if p_values is None else float(p_values[row]),
+                    flag=bool(scores[row] >= self.calibration.threshold) if calibrated else None,
                     statistics={name: float(s[row]) for name, s in found.statistics.items()},
                     scale_weights=tuple(found.scale_weights[row].tolist()),
                     input_map=found.maps[row] if len(found.maps) else _NO_MAP,

@@ -20,17 +20,18 @@ class Verdict:
         score: mean of the highest tenth of its images' scores, see
             :func:`scrd.scoring.calibration.pool`.
         p_value: in (0, 1]: a normal one has a value this small or smaller with at most this
-            probability.
-        flag: the p-value is at most the chosen false-alarm rate.
+            probability. None where no normals calibrated the detector.
+        flag: the p-value is at most the chosen false-alarm rate; None where there is no p-value.
         images: how many images it stands on.
         how: ``calibrated``, a conformal p-value among normals that were pooled alike; or, where
             the model knows no series or studies of that size, ``bonferroni``, the smallest
-            p-value of the images times their number: valid, but blunt.
+            p-value of the images times their number: valid, but blunt; ``uncalibrated``, a score
+            alone.
     """
 
     score: float
-    p_value: float
-    flag: bool
+    p_value: float | None
+    flag: bool | None
     images: int
     how: str
 
@@ -79,10 +80,13 @@ def judge(scored: Sequence[Scored], level: Level, calibration: Calibration) -> V
         calibration: of the detector that scored them.
     """
     score = pool([image.score for image in scored], calibration.pooled_share)
+    known = [image.p_value for image in scored if image.p_value is not None]
+    if not known:
+        return Verdict(score, None, None, len(scored), "uncalibrated")
     if level.speaks_for(len(scored), calibration.many):
         how, p = "calibrated", float(calibration.p_values(score, level)[0])
     else:
-        how, p = "bonferroni", min(1.0, len(scored) * min(image.p_value for image in scored))
+        how, p = "bonferroni", min(1.0, len(scored) * min(known))
     return Verdict(score, p, p <= calibration.false_alarm_rate, len(scored), how)
 
 

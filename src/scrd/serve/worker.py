@@ -79,6 +79,7 @@ class Worker:
         """Load a model beside those that are there."""
         try:
             scorer = load_scorer(Path(folder), self._device)
+            scorer.calibration.require(f"{folder}: a service answers with p-values")
             assert scorer.fingerprint is not None
             describe(self._store / "models", scorer)
             self._scorers[scorer.fingerprint] = scorer

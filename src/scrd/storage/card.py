@@ -22,7 +22,6 @@ def model_card(
     """Write the card in Markdown, from recorded facts only."""
     normals = provenance["normals"]
     intensity = preprocessing.intensity
-    groups = normals["calibration_groups"]
     lines = [
         f"# Model card: {provenance['data']}",
         "",
@@ -33,12 +32,12 @@ def model_card(
         f"An anomaly detector: method `{config.objective}`, teacher "
         f"`{config.teacher}` (weights: {provenance['teacher_weights']}), input "
         f"{config.image_size} × {config.image_size} pixels.",
+        *_preset(provenance),
         "",
         "## What it was trained on",
         "",
         f"- Data: `{provenance['data']}`, fingerprint `{provenance['fingerprint'][:16]}`.",
-        f"- {normals['trained']} normal images trained it, {normals['calibrated']} in {groups} "
-        f"groups calibrated it{_why_so_many(config, normals)}. The two parts share no group. No "
+        f"- {normals['trained']} normal images trained it{_calibrated_by(config, normals)}. No "
         "abnormal image and no test image was used.",
         f"- {config.iterations} iterations of {config.batch_size} images, seed {config.seed}, "
         f"{provenance['seconds']:.0f} s on {provenance['device']}.",
@@ -61,17 +60,21 @@ def model_card(
         "## How it decides",
         "",
         f"- Pooling `{calibration.pooling}`.",
-        f"- Flags a score of at least {calibration.threshold:.6g}: "
-        f"{promised(calibration.groups, calibration.false_alarm_rate, calibration.promise)}.",
     ]
+    if calibration.calibrated:
+        rate, promise = calibration.false_alarm_rate, calibration.promise
+        lines.append(
+            f"- Flags a score of at least {calibration.threshold:.6g}: "
+            f"{promised(calibration.groups, rate, promise)}."
+        )
     if calibration.silence:
         lines.append(f"- **Warning: {calibration.silence}.**")
     lines += [
         "",
         "## Limits",
         "",
-        "- The promise on false alarms holds for images that come from where the calibration "
-        "normals come from. Another scanner, protocol, view or population voids it.",
+        "- The promise on false alarms, if there is one, holds for images that come from where the "
+        "calibration normals come from. Another scanner, protocol, view or population voids it.",
         "- A high score says *unlike the normals it has seen*, not *diseased*.",
         "- Sensitivity is unknown until it is measured on labelled cases: `scrd eval`.",
         "",
@@ -81,6 +84,25 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _preset(provenance: Mapping[str, Any]) -> list[str]:
+    """Where the settings came from, if they were a preset's."""
+    preset = provenance.get("preset")
+    if preset is None:
+        return []
+    changed = f", but for {', '.join(preset['changed'])}" if preset["changed"] else ""
+    return ["", f"Its settings are those of the preset `{preset['name']}`{changed}."]
+
+
+def _calibrated_by(config: Config, normals: Mapping[str, Any]) -> str:
+    """How many images were held out, and how their share came about."""
+    if not normals["calibrated"]:
+        return ", all there are: none calibrated it"
+    return (
+        f", {normals['calibrated']} in {normals['calibration_groups']} groups calibrated it"
+        f"{_why_so_many(config, normals)}. The two parts share no group"
+    )
 
 
 def _why_so_many(config: Config, normals: Mapping[str, Any]) -> str:

@@ -59,6 +59,7 @@ def sample_perturbation(
     image_size: tuple[int, int],
     settings: NoiseSettings,
     generator: torch.Generator,
+    fields: torch.Generator | None = None,
 ) -> Perturbation:
     """Draw size, place and noise of one patch per image (Algorithm 1).
 
@@ -70,7 +71,9 @@ def sample_perturbation(
         batch_size: Number of images B.
         image_size: (height, width) in pixels.
         settings: Kind of noise and range of patch sizes.
-        generator: A generator of the CPU; the result depends on nothing else.
+        generator: A generator of the CPU.
+        fields: Another, from which the noise is drawn; the same by default. A fixed field is the
+            same in two batches if this one starts alike in both.
 
     Returns:
         The parameters, on the CPU.
@@ -81,12 +84,14 @@ def sample_perturbation(
         side = torch.randint(smallest, largest + 1, (batch_size,), generator=generator)
         sides.append(side)
         starts.append(random_integers(torch.zeros_like(side), extent - side, generator))
+    fields = fields or generator
+    count = 1 if settings.field == "fixed" else batch_size
     if settings.kind == "simplex":
-        noise = random_permutations(batch_size, generator)
+        noise = random_permutations(count, fields)
     else:
-        noise = torch.randn(
-            batch_size, 3, *_largest_patch(image_size, settings), generator=generator
-        )
+        noise = torch.randn(count, 3, *_largest_patch(image_size, settings), generator=fields)
+    if count < batch_size:
+        noise = noise.repeat(batch_size, *(1,) * (noise.ndim - 1))
     return Perturbation(image_size, starts[0], starts[1], sides[0], sides[1], noise)
 
 

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from scrd.errors import ConfigError
 
 NoiseKind = Literal["simplex", "gaussian"]
+NoiseField = Literal["fresh", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class NoiseSettings:
         persistence: Ratio of the amplitudes of successive octaves, in (0, 1].
         min_side: Smallest patch side in pixels.
         max_side_fraction: Largest patch side as a fraction of the image's side, in (0, 1].
+        field: "fresh", new noise for every image in every step (Algorithm 1); or "fixed", one
+            field for a whole training, as the authors' released code has it: every patch holds
+            the upper left part of it. Sizes and places are drawn for every image either way.
     """
 
     kind: NoiseKind = "simplex"
@@ -33,6 +37,7 @@ class NoiseSettings:
     persistence: float = 0.6
     min_side: int = 10
     max_side_fraction: float = 1 / 8
+    field: NoiseField = "fresh"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
@@ -49,6 +54,8 @@ class NoiseSettings:
             raise ConfigError(
                 f"largest patch side as a fraction must be in (0, 1], got {self.max_side_fraction}"
             )
+        if self.field not in get_args(NoiseField):
+            raise ConfigError(f"noise field must be 'fresh' or 'fixed', got {self.field!r}")
 
     def side_range(self, side: int) -> tuple[int, int]:
         """Smallest and largest patch side, both included, along an image side of `side` pixels.

@@ -20,11 +20,12 @@ from scrd.data.preprocess import Preprocessing, content_masks
 from scrd.errors import ImageError
 from scrd.model import SCRD, build_model
 from scrd.model.fingerprint import Fingerprint, fingerprint
+from scrd.presets.files import Preset
 from scrd.scoring.calibration import Calibration
 from scrd.storage.plain import to_plain
 from scrd.system.devices import make_fabric, resolve_device, versions
 from scrd.system.progress import counting
-from scrd.training.calibrate import calibrate
+from scrd.training.calibrate import calibrate, uncalibrated
 from scrd.training.journal import Draw, Journal
 from scrd.training.log import LogEntry
 from scrd.training.loop import train
@@ -57,6 +58,7 @@ def fit(
     num_nodes: int,
     progress: bool,
     logger: Logger | None,
+    preset: Preset | None,
     draw: Draw,
 ) -> Fitted:
     """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
@@ -72,7 +74,12 @@ def fit(
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = build_model(
-            config.teacher, config.weights, None, config.image_size, objective=config.objective
+            config.teacher,
+            config.weights,
+            None,
+            config.image_size,
+            objective=config.objective,
+            smoothing=config.smoothing,
         )
     teacher = fingerprint(model.teacher, config.image_size)
     folder = Path(work) if work is not None else None
@@ -87,23 +94,22 @@ def fit(
     manifest, preprocessing = data.manifest, data.preprocessing
     log = _train(model, data, config, fabric, checkpoint, teacher, draw, progress)
     trained = time.perf_counter() - started
-    learn_normals(
-        model,
-        torch.from_numpy(data.fitting.images),
-        torch.from_numpy(content_masks(data.fitting.source_sizes, preprocessing)),
-        config,
-        progress=progress,
-    )
-    calibration = calibrate(
-        model,
-        torch.from_numpy(data.calibrating.images),
-        torch.from_numpy(content_masks(data.calibrating.source_sizes, preprocessing)),
-        groups=data.groups,
-        series=data.series,
-        studies=data.studies,
-        config=config,
-        progress=progress,
-    )
+    images = torch.from_numpy(data.fitting.images)
+    content = torch.from_numpy(content_masks(data.fitting.source_sizes, preprocessing))
+    learn_normals(model, images, content, config, progress=progress)
+    if data.calibrating.index:
+        calibration = calibrate(
+            model,
+            torch.from_numpy(data.calibrating.images),
+            torch.from_numpy(content_masks(data.calibrating.source_sizes, preprocessing)),
+            groups=data.groups,
+            series=data.series,
+            studies=data.studies,
+            config=config,
+            progress=progress,
+        )
+    else:
+        calibration = uncalibrated(model, images, content, config, progress=progress)
     provenance = {
         "data": manifest.root.name,
         "fingerprint": manifest.fingerprint,
@@ -121,6 +127,8 @@ def fit(
         "processes": fabric.world_size,
         "versions": versions(),
     }
+    if preset is not None:
+        provenance["preset"] = {"name": preset.name, "changed": preset.changed(config)}
     return Fitted(
         model,
         config,
@@ -195,6 +203,7 @@ def _identity(config: Config, data: Prepared, teacher: Fingerprint) -> str:
         "false_alarm_rate",
         "promise",
         "pooling",
+        "smoothing",
         "acquisition",
         "image_cache_gib",
     ):

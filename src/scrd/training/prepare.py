@@ -48,7 +48,7 @@ class Prepared:
         manifest: of the data set.
         preprocessing: fixed on the images that train.
         fitting: images that train.
-        calibrating: held-out images that calibrate.
+        calibrating: held-out images that calibrate; none where the share is 0.
         groups: group of each image of ``calibrating``; one without a group is its own.
         series: series of each; an image of no series is one by itself.
         studies: study of each.
@@ -120,7 +120,7 @@ def prepare(
                     on_progress=advance,
                 )
             )
-    _refuse_degenerate(manifest.root, *stacks)
+    _refuse_degenerate(manifest.root, [stacks[0], *([stacks[1]] if calibrating else [])])
     common_unit = (
         preprocessing.intensity.scope == "data" or not set(contract.units) & _NO_COMMON_UNIT
     )
@@ -159,10 +159,9 @@ def _doubts(
     )
 
 
-def _refuse_degenerate(root: Path, fitting: ImageStack, calibrating: ImageStack) -> None:
+def _refuse_degenerate(root: Path, stacks: Sequence[ImageStack]) -> None:
     """Raise TrainingError where the normals cannot teach what normal looks like."""
-    failures = (*fitting.failures, *calibrating.failures)
-    stacks = (fitting, calibrating)
+    failures = [f for stack in stacks for f in stack.failures]
     if not all(len(stack.index) for stack in stacks):
         raise TrainingError(
             f"{root}: too few readable normal images; the first problem: {failures[0]}"
@@ -174,7 +173,7 @@ def _refuse_degenerate(root: Path, fitting: ImageStack, calibrating: ImageStack)
             f"{root}: {empty} of {len(facts)} training images hold one grey value each: there is "
             "nothing to learn"
         )
-    first = fitting.images[0]
+    first = stacks[0].images[0]
     if all(float(np.abs(x - first).mean()) < _ALIKE for stack in stacks for x in stack.images):
         raise TrainingError(f"{root}: all {len(facts)} training images are copies of one image")
     distinct: set[int] = set()
@@ -193,11 +192,14 @@ def hold_out(normals: Sequence[Record], config: Config) -> tuple[list[Record], l
 
     Without a share in ``config.held_out`` a quarter of the images is held out, or more where it
     takes more to have :func:`scrd.scoring.promise.groups_to_hold_out` groups, but less than half.
-    The order of the groups is drawn first; all this only says where it is cut.
+    The order of the groups is drawn first; all this only says where it is cut. Where the share is
+    0 all of them train, in their order.
 
     Raises:
         TrainingError: too few groups for two parts.
     """
+    if config.held_out == 0:
+        return list(normals), []
     groups = [r.group for r in normals]
     share, choices = config.held_out, [1]
     if share is None:

@@ -96,6 +96,11 @@ def set_up(
     if len(images) < 2:
         raise TrainingError(f"training needs at least 2 readable normal images, got {len(images)}")
     objective = OBJECTIVES[config.objective]
+    if objective.by_batch and fabric.world_size > 1:
+        raise TrainingError(
+            f"the objective {config.objective} is a ratio of means over a whole batch, which "
+            "several processes cannot share: train on one device"
+        )
     share = share_of(fabric, config.batch_size)
     torch.backends.cudnn.deterministic = True
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

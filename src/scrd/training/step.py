@@ -58,7 +58,10 @@ def inputs_of(run: Run, number: int) -> Inputs:
             drawn = sample_lesions(config.batch_size, generator)[chosen[chosen % 2 == 0]]
         else:
             size = (run.images.shape[2], run.images.shape[3])
-            drawn = sample_perturbation(config.batch_size, size, config.noise, generator)[run.share]
+            # what is fixed for the run must not depend on the number
+            fields = generator_of(config.seed, 5) if config.noise.field == "fixed" else generator
+            drawn = sample_perturbation(config.batch_size, size, config.noise, generator, fields)
+            drawn = drawn[run.share]
     needed = run.cache is None or objective.contrastive
     image = run.images[own] if needed and run.on_device is None else None
     if run.fabric.device.type == "cuda":
@@ -81,7 +84,7 @@ def compute(run: Run, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """One iteration of the paper's Algorithm 2, for any objective.
 
     The noisy path has no part in bottleneck and student, whose BatchNorm only ever sees normal
-    batches.
+    batches, unless ``config.noisy_statistics`` says otherwise.
 
     Args:
         run: network, optimiser, images.
@@ -129,6 +132,9 @@ def compute(run: Run, inputs: Inputs) -> tuple[Tensor, Tensor]:
     with run.fabric.autocast():  # Fabric itself sees to it for `forward` alone
         # embedding = bottleneck(u), v = student(embedding), α = scale head(embedding)
         student, scale_weights, logits = run.network.reconstruct(clean, noisy)
+        if run.config.noisy_statistics:
+            with torch.no_grad():
+                run.model.reconstruct(noisy)
     # cosines of long vectors need fp32, whatever the precision of the network
     clean, student, noisy = ([f.float() for f in fs] for fs in (clean, student, noisy))
     features = StepFeatures(clean, student, noisy, scale_weights.float())
@@ -139,7 +145,7 @@ def compute(run: Run, inputs: Inputs) -> tuple[Tensor, Tensor]:
         covered = F.adaptive_avg_pool2d(where, logits.shape[-1]).squeeze(1)
         features = replace(features, lesion_logits=logits.float(), lesions=covered)
     assert objective.function is not None
-    loss = objective.function(features).mean()  # L(u, v, z, α), a value a sample
+    loss = objective.function(features).mean()  # L(u, v, z, α), a value a sample or the batch
     if run.fabric.world_size > 1:  # DDP wants a gradient of every parameter, if only zero
         loss = loss + 0 * scale_weights.sum()
     run.optimizer.zero_grad(set_to_none=True)

@@ -96,7 +96,7 @@ function turn(page) {
 }
 
 const address = (row) => `#${asked.level.noun}/${row.at}`;
-const verdict = (row) => row.refusal !== null ? ["refused", "No score"] : row.flag ? ["flagged", "Flagged"] : ["quiet", "Not flagged"];
+const verdict = (row) => row.refusal !== null ? ["refused", "No score"] : row.flag === null ? ["quiet", "No p-value"] : row.flag ? ["flagged", "Flagged"] : ["quiet", "Not flagged"];
 const truth = (row) => row.abnormal === null ? NONE : row.kind || (row.abnormal ? "abnormal" : "normal");
 
 function rowOf(row) {

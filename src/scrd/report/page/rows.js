@@ -29,7 +29,7 @@ const levels = JSON.parse(document.getElementById("cases-data").textContent).map
     const [name, score, p, flag, doubts, refusal, picture, note, within, abnormal, kind] = cells;
     const row = {
       at, name, score, p, picture, abnormal,
-      flag: flag === 1,
+      flag: flag === null ? null : flag === 1,
       doubts: doubts.map((i) => level.texts[i]),
       refusal: refusal === null ? null : level.texts[refusal],
       note: level.texts[note],
@@ -52,7 +52,7 @@ const SHOW = [
 ];
 if (labelled) {
   SHOW.push(
-    ["missed", "Abnormal, not flagged", (row) => row.abnormal === 1 && !row.flag && row.refusal === null],
+    ["missed", "Abnormal, not flagged", (row) => row.abnormal === 1 && row.flag === false && row.refusal === null],
     ["alarms", "Normal, flagged", (row) => row.abnormal === 0 && row.flag],
   );
 }

@@ -1,0 +1,1 @@
+"""Published trainings as files of settings, ``*.toml`` beside this one, and what reads them."""
