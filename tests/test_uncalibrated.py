@@ -151,10 +151,14 @@ def test_evaluation_leaves_out_what_needs_a_threshold(model, data, tmp_path):
 
 def test_what_decides_by_p_values_is_refused_at_the_start(model, data, tmp_path):
     (tmp_path / "in").mkdir()
+    images = data / "test" / "spot"
+    assert (
+        scrd("score", model, images, "--out", tmp_path / "scored", "--no-overlays").exit_code == 0
+    )
     folders = ("--folder", tmp_path / "in", "--out", tmp_path / "out", "--dicom-out", "")
     for words, what in (
         (("watch", model, *folders, "--once", "--state", tmp_path / "s"), "a watch decides"),
-        (("monitor", model, tmp_path / "in"), "drift is told"),
+        (("monitor", model, tmp_path / "scored"), "drift is told"),
         (
             ("score", model, data / "test", "--out", tmp_path / "o", "--dicom-out", "sr"),
             "no DICOM object can be written",

@@ -96,6 +96,7 @@ def test_an_unknown_name_lists_the_known_ones():
         ('text = "mine"\n[settings]\ndepth = 3', ["depth"]),
         ('text = "mine"\n[settings]\nimage_size = 65', ["image size"]),
         ('text = "mine"\n[settings.noise]\nhue = 1', ["hue"]),
+        ('text = "mine"\n[settings]\nnoise = 3', ["noise"]),
     ],
 )
 def test_a_file_is_read_and_what_is_wrong_with_it_told(tmp_path, content, words):

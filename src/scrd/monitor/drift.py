@@ -132,8 +132,11 @@ def find_drift(stream: Stream, known: Known, accepted: Stream | None = None) -> 
             and found in order. A study that is in both counts for these alone.
 
     Raises:
+        ConfigError: no normals calibrated the model, so that nothing says how its scores and flags
+            should be.
         MonitorError: every study of the stream is in these.
     """
+    known.calibration.require("drift is told by calibration normals")
     before = {image.study for image in accepted.images} if accepted else set()
     counted = of_stream(stream.images, _generator("stream"), before)
     if not len(counted):

@@ -38,8 +38,11 @@ class Preset:
 
     def merged(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The preset's settings, with ``settings`` beside or instead of them."""
-        noise = {**self.settings.get("noise", {}), **settings.get("noise", {})}
-        return {**self.settings, **settings, **({"noise": noise} if noise else {})}
+        together = {**self.settings, **settings}
+        ours, theirs = self.settings.get("noise"), settings.get("noise")
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            together["noise"] = {**ours, **theirs}
+        return together
 
     def config(self, **settings: Any) -> Config:
         """The whole settings.
