@@ -230,6 +230,24 @@ def test_statistics_of_an_inference(model):
         torch.testing.assert_close(found[name], values)
 
 
+@pytest.mark.parametrize(("objective", "alike"), [("released", True), ("paper", False)])
+def test_weights_of_features_have_no_part_in_maps(objective, alike):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        built = build_model(
+            "efficientnet_lite0", "random", image_size=SIZE, objective=objective
+        ).eval()
+        torch.nn.init.normal_(built.scale_head.linear.weight)
+        images = torch.rand(2, 3, SIZE, SIZE)
+    content = torch.ones(2, SIZE, SIZE, dtype=torch.bool)
+    with torch.inference_mode():
+        found, alpha = built(images)
+        maps = infer(built, images, content).maps
+    assert (alpha - 1 / 3).abs().max() > 0.1
+    equal = anomaly_map(found, torch.full((2, 3), 1 / 3), SIZE)
+    assert torch.allclose(maps, equal, atol=1e-6) is alike
+
+
 def test_weights_that_are_constant_weigh_scores_but_not_maps(model):
     images, content = images_and_content()
     found, _ = measured(model, images)

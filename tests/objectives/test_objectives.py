@@ -205,7 +205,7 @@ def test_the_names():
 
     assert those_with("contrastive") == [*WITH_NOISE, *WITH_LESIONS]
     assert those_with("student") == OF_A_STUDENT
-    assert those_with("by_batch") == ["released"]
+    assert those_with("by_batch") == those_with("inert") == ["released"]
     assert those_with("lesions") == WITH_LESIONS
     assert those_with("memory") == ["memory", "scrd"]
     assert those_with("standardised") == ["margin", "srd"]

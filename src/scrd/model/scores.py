@@ -137,7 +137,8 @@ class Scores(nn.Module):
         self.model = model
         self._combined = model.objective.combined
         # constant weights of distances say which scales to trust for a score, not where to look
-        self._alike_in_maps = not self._combined and model.scale_head.constant
+        constant = not self._combined and model.scale_head.constant
+        self._alike_in_maps = constant or model.objective.inert
 
     def forward(self, images: Tensor, content: Tensor) -> Inference:
         """Score a batch.

@@ -28,6 +28,8 @@ class Objective:
             one place that takes their mean. None where nothing is trained.
         by_batch: ``function`` gives one value a batch instead, (), which is no mean over samples,
             so that processes cannot share a batch.
+        inert: its scale weights multiply features, which a cosine does not see, so that they have
+            no part in the anomaly map either, whatever rounding errors and Adam made of them.
         contrastive: needs the noisy features and the footprint.
         standardised: works on features in units of their spread over normals, see
             :class:`scrd.model.scaler.FeatureScaler`.
@@ -42,6 +44,7 @@ class Objective:
 
     function: Callable[[StepFeatures], Tensor] | None
     by_batch: bool = False
+    inert: bool = False
     contrastive: bool = True
     standardised: bool = False
     weighed: bool = False
@@ -60,7 +63,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "ratio": Objective(ratio),
     "paper": Objective(paper),
     "algorithm2": Objective(algorithm2),
-    "released": Objective(released, by_batch=True),
+    "released": Objective(released, by_batch=True, inert=True),
     "margin": Objective(margin, standardised=True, weighed=True),
     "srd": Objective(rd, contrastive=False, standardised=True, weighed=True),
     "memory": Objective(None, contrastive=False, student=False, memory=True),
