@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scrd.bench.budgets import BUDGETS
 from scrd.bench.material import Labelled, read_material
-from scrd.bench.suite import BUDGETS
 from scrd.config import Config
 from scrd.data.marks import mark
 from scrd.detector import Detector

@@ -6,7 +6,7 @@ The only module that knows the whole way of an image: data → model → scoring
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,7 @@ class Detector(Scorer):
         progress: bool = False,
         logger: Logger | None = None,
         preset: Preset | None = None,
+        watch: Callable[[int, SCRD], None] | None = None,
     ) -> Detector:
         """Train on the normals of a data set's train split and calibrate on held-out ones.
 
@@ -132,6 +133,8 @@ class Detector(Scorer):
                 settings and each entry of the log.
             preset: where the settings came from; named in the provenance and on the card, with
                 the settings that are not its own.
+            watch: called with the number of iterations done and the network, before the first and
+                after each; it leaves the mode of the network as it was.
 
         Raises:
             ManifestError: the data set is not described well.
@@ -154,6 +157,7 @@ class Detector(Scorer):
             logger=logger,
             preset=preset,
             draw=training_curve,
+            watch=watch,
         )
         return cls(**vars(fitted), device=resolve_device(device).type)
 

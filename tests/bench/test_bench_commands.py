@@ -5,8 +5,8 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from scrd.bench.budgets import BUDGETS
 from scrd.bench.results import read_results
-from scrd.bench.suite import BUDGETS
 from scrd.cli import app
 
 
@@ -69,7 +69,7 @@ def test_a_failed_run_ends_with_1_and_the_cause(suite_file, data, tmp_path):
     result = run(suite_file, data, tmp_path / "r.jsonl", *chosen)
     assert result.exit_code == 1
     assert "2 of 3 runs are in" in result.stdout
-    assert "skin, breaking, seed 0: RuntimeError: no weights today" in result.stderr
+    assert "skin, b, seed 0: RuntimeError: no weights today" in result.stderr
 
 
 def test_run_refuses_what_it_cannot_use(suite_file, data, tmp_path):
@@ -106,9 +106,10 @@ def test_report_writes_page_tables_and_figures(results, suite_file, data, tmp_pa
     call = ("report", results, "--suite", suite_file, "--out", out)
     assert bench(*call).exit_code == 0
     page = (out / "results.md").read_text(encoding="utf-8")
-    for text in ("## Tiny", "### Tiny: small", "8 runs", "image_size 64", "not implemented"):
+    for text in ("## Tiny", "### Tiny: small", "8 runs", "image_size 64", "implemented: later"):
         assert text in page
-    linked = set(re.findall(r"\]\(([^)]+)\)", page))
+    linked = set(re.findall(r"\]\(([^)#]+)\)", page))
+    assert "[Tiny](#tiny)" in page
     written = {p.as_posix() for p in everything(out)} - {"results.md"}
     assert linked == written
     assert len([name for name in written if name.endswith(".svg")]) == 5

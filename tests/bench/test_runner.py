@@ -49,7 +49,7 @@ def test_all_runs_once_and_no_more_the_next_time(runs, data, tmp_path, methods):
     assert len(methods) == 8
     assert len(said) == 8
     auroc = read_results(results).lines[0]["metrics"]["auroc"]
-    assert f"[1/8] brain-tumor-mri, brightness, seed 0: AUROC {auroc:.3f} (" in said[0]
+    assert f"[1/8] brain-tumor-mri, bright, seed 0: AUROC bright {100 * auroc:.1f} (" in said[0]
     before = results.read_bytes()
     assert run_missing(runs, data, results, device="cpu", say=said.append) == []
     assert results.read_bytes() == before
@@ -102,7 +102,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(suite_file, data, tmp_path, c
     suite_file.write_text(text)
     runs = read_suite(str(suite_file)).runs("small", sets=["skin"], seeds=[0])
     problems = run_missing(runs, data, tmp_path / "r.jsonl", device="cpu", say=quiet)
-    assert problems == ["[3/3] skin, breaking, seed 0: RuntimeError: no weights today"]
+    assert problems == ["[3/3] skin, b, seed 0: RuntimeError: no weights today"]
     assert "Traceback" in capsys.readouterr().err  # not foreseen, so it can be looked into
     assert len(keys(tmp_path / "r.jsonl")) == 2
 
@@ -119,7 +119,7 @@ def test_an_absent_extra_fails_its_own_runs_with_the_cause(
     suite_file.write_text(text.replace('[[row]]\nlabel = "bright"\n', first))
     runs = read_suite(str(suite_file)).runs("small", sets=["skin"], seeds=[0])
     (problem,) = run_missing(runs, data, tmp_path / "r.jsonl", device="cpu", say=quiet)
-    assert problem.startswith("[1/3] skin, fastflow, seed 0: ScrdError: ")
+    assert problem.startswith("[1/3] skin, f, seed 0: ScrdError: ")
     assert "pip install 'scrd[anomalib]'" in problem
     assert "Traceback" not in capsys.readouterr().err
     assert len(keys(tmp_path / "r.jsonl")) == 2

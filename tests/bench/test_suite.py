@@ -3,15 +3,20 @@
 import pytest
 
 from scrd import baselines
-from scrd.bench.suite import BUDGETS, SuiteError
+from scrd.bench.budgets import BUDGETS
+from scrd.bench.suite import SuiteError
 from scrd.bench.suite_file import bundled_suites, read_suite
 from scrd.objectives import OBJECTIVES
 
 BUNDLED = {
     *("paper-table1", "paper-table2", "paper-table3", "paper-table4", "paper-table5"),
     *("paper-figure3", "paper-figure4", "objectives", "intensity"),
-    *("precision", "resolution", "lesions"),
+    *("precision", "resolution", "lesions", "effects"),
+    *("paper-figure2", "paper-figures5to7", "heat-maps"),
 }
+
+
+SELECTED = 'label = "corner"\nmethod = "rd"\nselect = "test"\nsettings = { pooling = "mean" }'
 
 
 def edited(path, old, new):
@@ -110,6 +115,10 @@ def test_the_key_holds_what_acts_and_only_that(suite_file):
         ('"roc"', '"curve"', ["curve"]),
         ("iterations = 3", 'iterations = "three"', ["iterations", "'three' is no int"]),
         ('title = "Tiny"', "title = Tiny", ["TOML", "line 2"]),
+        ("costs = true", 'costs = true\nbase = "nobody"', ["base", "'nobody'"]),
+        ("costs = true", "costs = true\neffects = true", ["effects", "base"]),
+        ('method = "corner"', 'method = "corner"\nsplit = "odd"', ["split", "'odd'"]),
+        ('method = "corner"', 'method = "rd"\nselect = "test"', ["uses_test_labels = true"]),
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_place(suite_file, old, new, words):
@@ -118,6 +127,33 @@ def test_what_is_wrong_is_named_with_file_and_place(suite_file, old, new, words)
         read_suite(source)
     for word in (source, *words):
         assert word in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('label = "best on test"', 'label = "corner"', ["select", "its label must say"]),
+        ('method = "rd"', 'method = "brightness"', ["select", "trains a student"]),
+        ('pooling = "mean"', 'pooling = "areas"', ["pooling", "'areas'"]),
+    ],
+)
+def test_only_a_suite_that_says_so_selects_by_test_labels(suite_file, old, new, words):
+    text = suite_file.read_text().replace("costs = true", "costs = true\nuses_test_labels = true")
+    text = text.replace('label = "corner"\nmethod = "corner"', SELECTED)
+    text = text.replace('label = "corner"', 'label = "best on test"')
+    suite_file.write_text(text)
+    (run,) = read_suite(str(suite_file)).runs("small", methods=["rd"], sets=["skin"], seeds=[0])
+    assert run.select == run.key("f")["select"] == "test"
+    with pytest.raises(SuiteError) as e:
+        read_suite(edited(suite_file, old, new))
+    for word in words:
+        assert word in str(e.value)
+
+
+def test_no_bundled_suite_but_effects_selects_by_test_labels(real_methods):
+    for name in bundled_suites():
+        selecting = [row.label for row in read_suite(name).rows if row.select != "last"]
+        assert selecting == (["best on test"] if name == "effects" else [])
 
 
 def test_a_suite_that_is_not_there():
@@ -139,7 +175,7 @@ def test_all_bundled_suites_expand(real_methods):
         suite = read_suite(name)
         for budget in BUDGETS:
             runs = suite.runs(budget)
-            assert len(runs) >= 18 and {r.config.seed for r in runs} == {0, 1, 2}
+            assert len(runs) >= 18 and {r.config.seed for r in runs} == set(suite.seeds)
             assert {r.method for r in runs} <= real_methods
             sizes = {(r.config.image_size, r.config.batch_size) for r in runs}
             if name == "resolution":

@@ -9,7 +9,8 @@ import numpy as np
 
 from scrd.bench.found import Cell, Found, cell, costs, overall_auroc
 from scrd.bench.results import Line
-from scrd.bench.suite import Row
+from scrd.bench.suite import OWN, Row
+from scrd.bench.words import NAMES
 from scrd.report.figures import ABNORMAL, NORMAL, SCALE_COLOURS, draw_svg
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class Figure(NamedTuple):
 
 
 def figures(found: Found) -> Iterator[Figure]:
-    """Draw the figures that a suite asks for, as far as there are runs."""
+    """Draw the figures that a suite asks for, as far as there are runs.
+
+    Those of maps are not made of lines, see :mod:`scrd.bench.heatmaps`.
+    """
     makers = {
         "curve": _curve,
         "cost": _cost,
@@ -45,7 +49,8 @@ def figures(found: Found) -> Iterator[Figure]:
         "alpha": _alpha,
     }
     for name in found.suite.figures:
-        yield from makers[name](found)
+        if name in makers:
+            yield from makers[name](found)
 
 
 def _style(i: int) -> dict[str, Any]:
@@ -56,20 +61,48 @@ def _drawn(found: Found) -> list[Row]:
     return [row for row in found.suite.rows_of(found.budget) if row.drawn]
 
 
+def _curves(line: Line, row: Row) -> Mapping[str, Any]:
+    """ROC and histogram under the pooling of a row; empty in lines that are older than these."""
+    curves: Mapping[str, Any] = line["curves"]
+    if row.pooling in (OWN, line["pooling"]):
+        return curves
+    return curves.get("by_pooling", {}).get(row.pooling, {})  # type: ignore[no-any-return]
+
+
 def _curve(found: Found) -> Iterator[Figure]:
-    """AUROC against a setting, one line a data set, bars of one standard deviation."""
+    """A panel a metric against a setting, one line a data set, bars of one standard deviation."""
     suite = found.suite
     assert suite.curve is not None
-    path = suite.curve.split(".")
+    if not found.runs:
+        return
+    panels = [_curve_panel(found, metric, suite.curve) for metric in suite.metrics]
+
+    def labelled(axes: Axes) -> None:
+        panels[-1](axes)
+        axes.set_xlabel("λ" if suite.curve == "noise.strength" else suite.curve or "")
+
+    def headed(axes: Axes) -> None:
+        first = labelled if len(panels) == 1 else panels[0]
+        first(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+
+    several = [headed, *panels[1:-1], *([labelled] if len(panels) > 1 else [])]
+    names = ", ".join(NAMES[metric] for metric in suite.metrics)
+    caption = (
+        f"{names} against `{suite.curve}`, mean over the seeds; the bars are one standard "
+        "deviation over them."
+    )
+    yield Figure("curve", caption, draw_svg(*several, height=1.0 + 2.2 * len(panels)))
+
+
+def _curve_panel(found: Found, metric: str, curve: str) -> Panel:
     lines: dict[str, list[tuple[float, Cell]]] = {}
-    for data in suite.sets:
-        for row in suite.rows_of(found.budget):
-            point = cell(found, row, data, "auroc")
+    for data in found.sets:
+        for row in found.rows():
+            point = cell(found, row, data, metric)
             if point is not None:
                 line = next(iter(found.runs[row.label, data].values()))
-                lines.setdefault(data, []).append((_setting(line, path), point))
-    if not lines:
-        return
+                lines.setdefault(data, []).append((_setting(line, curve.split(".")), point))
 
     def draw(axes: Axes) -> None:
         for i, (data, points) in enumerate(lines.items()):
@@ -83,15 +116,9 @@ def _curve(found: Found) -> Iterator[Figure]:
                 label=data,
                 **_style(i),
             )
-        axes.set_xlabel("λ" if suite.curve == "noise.strength" else suite.curve or "")
-        axes.set_ylabel("AUROC (%)")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+        axes.set_ylabel(f"{NAMES[metric]} (%)")
 
-    caption = (
-        f"AUROC against `{suite.curve}`, mean over the seeds; the bars are one standard deviation "
-        "over them."
-    )
-    yield Figure("curve", caption, draw_svg(draw, height=4.0))
+    return draw
 
 
 def _setting(line: Line, path: list[str]) -> float:
@@ -142,11 +169,8 @@ def _roc(found: Found) -> Iterator[Figure]:
     for data in found.suite.sets:
         curves = {}
         for row in _drawn(found):
-            several = [
-                line["curves"]["roc"]
-                for line in found.runs.get((row.label, data), {}).values()
-                if "roc" in line["curves"]
-            ]
+            lines = found.runs.get((row.label, data), {}).values()
+            several = [c["roc"] for line in lines if "roc" in (c := _curves(line, row))]
             if several:
                 curves[row.label] = np.mean(several, axis=0)
         if not curves:
@@ -162,7 +186,7 @@ def _roc(found: Found) -> Iterator[Figure]:
             axes.set_ylabel("Sensitivity (abnormals flagged)")
             axes.legend(loc="lower right", fontsize=9)
 
-        caption = f"ROC curves on {data}, each by the method's own score, mean over the seeds."
+        caption = f"ROC curves on {data}, each by the score of its row, mean over the seeds."
         yield Figure(f"roc-{data}", caption, draw_svg(draw, height=4.4))
 
 
@@ -170,15 +194,16 @@ def _histograms(found: Found) -> Iterator[Figure]:
     """One picture a data set: the score distributions of the drawn rows below each other."""
     for data in found.suite.sets:
         drawn = {
-            row.label: next(iter(seeds.values()))["curves"]["histogram"]
+            row.label: curves["histogram"]
             for row in _drawn(found)
             if (seeds := found.runs.get((row.label, data)))
+            and (curves := _curves(next(iter(seeds.values())), row))
         }
         if not drawn:
             continue
         panels = [_histogram_panel(label, histogram) for label, histogram in drawn.items()]
         caption = (
-            f"Own scores on {data}, first seed, each method's range brought to [0, 1]: normal in "
+            f"Scores on {data}, first seed, each method's range brought to [0, 1]: normal in "
             "blue, abnormal in red, each as shares of its class."
         )
         svg = _stacked(panels, "Score")

@@ -16,6 +16,7 @@ COSTS = (
     "parameters_trained",
     "bytes",
     "seconds_per_image",
+    "peak_memory_fit",
     "peak_memory_score",
     "fit_seconds",
 )
@@ -47,22 +48,29 @@ class Found:
         seen: set[tuple[int, ...]] = set()
         rows = []
         for row in self.suite.rows_of(self.budget):
-            several = (self.runs.get((row.label, data), {}) for data in self.suite.sets)
+            several = [self.runs.get((row.label, data), {}) for data in self.suite.sets]
             mine = tuple(id(line) for seeds in several for line in seeds.values())
             if mine and mine not in seen:
                 rows.append(row)
             seen.add(mine)
         return rows
 
-    def told_rows(self) -> list[Row]:
-        """The rows that a table says something of: with runs, a printed figure or no method."""
-        run = {label for label, _ in self.runs}
+    def rows(self) -> list[Row]:
+        """The rows with runs that have a score under their pooling."""
 
-        def told(row: Row) -> bool:
-            printed = row.reference or row.reference_megabytes is not None
-            return row.label in run or row.method is None or bool(printed)
+        def scored(row: Row) -> bool:
+            several = (self.runs.get((row.label, data), {}) for data in self.suite.sets)
+            return any(
+                row.pooling in line["by_pooling"] for seeds in several for line in seeds.values()
+            )
 
-        return [row for row in self.suite.rows_of(self.budget) if told(row)]
+        return [row for row in self.suite.rows_of(self.budget) if scored(row)]
+
+    @property
+    def sets(self) -> list[str]:
+        """The data sets with runs."""
+        run = {data for _, data in self.runs}
+        return [data for data in self.suite.sets if data in run]
 
     @property
     def lines(self) -> list[Line]:
@@ -79,19 +87,31 @@ def find(suite: Suite, budget: str, lines: Sequence[Line]) -> Found:
     by_asked: dict[str, dict[int, list[Line]]] = {}
     for line in lines:
         key = line["key"]
-        asked = canonical({name: key[name] for name in ("method", "settings", "data")})
+        asked = _question(key)
         by_asked.setdefault(asked, {}).setdefault(key["seed"], []).append(line)
     runs: dict[tuple[str, str], dict[int, Line]] = {}
     replaced: set[int] = set()
     for row in suite.rows_of(budget):
         for data in suite.sets if row.method is not None else ():
             wanted = suite.run(row, budget, data, 0).asked()
-            del wanted["seed"]
-            seeds = by_asked.get(canonical(wanted), {})
+            seeds = by_asked.get(_question(wanted), {})
             if seeds:
                 runs[row.label, data] = {seed: seeds[seed][-1] for seed in sorted(seeds)}
                 replaced |= {id(old) for several in seeds.values() for old in several[:-1]}
     return Found(suite, budget, runs, len(replaced))
+
+
+def _question(key: Mapping[str, Any]) -> str:
+    """What a table asks of a run, or a run answers.
+
+    The file that the teacher's weights came from is no part of it, unless they are random.
+    """
+    names = ("method", "settings", "data", "split", "select")
+    asked = {name: key[name] for name in names if name in key}
+    weights = asked["settings"].get("weights")
+    if weights != "random":
+        asked["settings"] = {**asked["settings"], "weights": None}
+    return canonical(asked)
 
 
 @dataclass(frozen=True)
@@ -121,8 +141,13 @@ def over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]] = (
 
 
 def cell(found: Found, row: Row, data: str, metric: str) -> Cell | None:
-    """Mean over the seeds of a figure of a row, see :func:`_figures`; None without such a run."""
-    several = [_figures(line, row) for line in found.runs.get((row.label, data), {}).values()]
+    """Mean over the seeds of a figure of a row, see :func:`cell_of`; None without such a run."""
+    return cell_of(list(found.runs.get((row.label, data), {}).values()), row, metric)
+
+
+def cell_of(lines: Sequence[Line], row: Row, metric: str) -> Cell | None:
+    """Mean over runs of a figure under the pooling of a row; None where no run has it."""
+    several = [figures_of(line, row) for line in lines]
     known = [figures for figures in several if metric in figures]
     if not known:
         return None
@@ -130,7 +155,7 @@ def cell(found: Found, row: Row, data: str, metric: str) -> Cell | None:
     return over_seeds([f[metric] for f in known], [f[interval] for f in known if interval in f])
 
 
-def _figures(line: Line, row: Row) -> Mapping[str, Any]:
+def figures_of(line: Line, row: Row) -> Mapping[str, Any]:
     """What a row reports of a run: all figures under its pooling, and where its map points."""
     # version 0.2.0 wrote the verdicts of the own score alone, and there
     own = line["metrics"] if row.pooling == OWN else {}
@@ -140,13 +165,13 @@ def _figures(line: Line, row: Row) -> Mapping[str, Any]:
 
 
 def mean_over_sets(found: Found, row: Row, metric: str) -> Cell | None:
-    """Mean over the data sets, seed by seed; None unless every set has a seed in common."""
+    """Mean over the sets with runs, seed by seed; None unless each has a seed in common."""
     per_set = []
-    for data in found.suite.sets:
+    for data in found.sets:
         seeds = found.runs.get((row.label, data), {})
-        figures = {seed: _figures(line, row) for seed, line in seeds.items()}
+        figures = {seed: figures_of(line, row) for seed, line in seeds.items()}
         per_set.append({seed: f[metric] for seed, f in figures.items() if metric in f})
-    common = sorted(set.intersection(*(set(values) for values in per_set)))
+    common = sorted(set.intersection(*(set(values) for values in per_set))) if per_set else []
     if not common:
         return None
     return over_seeds([float(np.mean([v[seed] for v in per_set])) for seed in common])
@@ -164,6 +189,24 @@ def costs(found: Found, row: Row) -> dict[str, float]:
 
 def overall_auroc(found: Found, row: Row) -> Cell | None:
     """AUROC over all sets; of the only set with its interval."""
-    if len(found.suite.sets) == 1:
-        return cell(found, row, found.suite.sets[0], "auroc")
+    if len(found.sets) == 1:
+        return cell(found, row, found.sets[0], "auroc")
     return mean_over_sets(found, row, "auroc")
+
+
+def times_slower(found: Found, row: Row, base: Row) -> float | None:
+    """Time to score an image over that of another row; None without runs on one machine."""
+
+    def times(row: Row) -> dict[str, list[float]]:
+        known: dict[str, list[float]] = {}
+        for data in found.sets:
+            for line in found.runs.get((row.label, data), {}).values():
+                machine = canonical(line["machine"])
+                known.setdefault(machine, []).append(line["cost"]["seconds_per_image"])
+        return known
+
+    mine, others = times(row), times(base)
+    for machine in sorted(others, key=lambda name: (-len(others[name]), name)):
+        if machine in mine:
+            return float(np.mean(mine[machine]) / np.mean(others[machine]))
+    return None

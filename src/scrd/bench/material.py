@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from scrd.bench.cases import Cases, Labelled, choose_cases
+from scrd.bench.protocol import split_at_random, split_facts
+from scrd.bench.suite import SPLITS
 from scrd.config import Config
-from scrd.data.cache import ImageStack, load_images
+from scrd.data.cache import load_images
 from scrd.data.manifest import read_manifest
 from scrd.data.preprocess import Preprocessing
 from scrd.data.record import Record
@@ -20,13 +22,6 @@ LOCALISED = {"brain-tumor-mri": "brain-tumor-boxes"}
 """Data set whose test images bear neither masks nor boxes → folder beside it whose images do."""
 
 
-class Labelled(NamedTuple):
-    """Test images that were read: ``records[i]`` belongs to ``stack.images[i]``."""
-
-    records: tuple[Record, ...]
-    stack: ImageStack
-
-
 @dataclass(frozen=True)
 class Material:
     """Everything of a data set that the runs of one seed share, read once.
@@ -36,19 +31,26 @@ class Material:
         test: the test images.
         marked: the images of the data set's entry in :data:`LOCALISED`, if they are there; they
             are localised instead of the test images.
+        split: see :func:`scrd.bench.protocol.split_facts`.
+        cases: the images whose maps are kept.
     """
 
     prepared: Prepared
     test: Labelled
     marked: Labelled | None
+    split: Mapping[str, int]
+    cases: Cases
 
 
-def read_material(folder: Path, config: Config, *, progress: bool = False) -> Material:
+def read_material(
+    folder: Path, config: Config, *, split: str = SPLITS[0], progress: bool = False
+) -> Material:
     """Read a data set.
 
     Args:
         folder: of the data set.
         config: settings, of which those of :func:`scrd.training.prepare.prepare` act.
+        split: one of :data:`scrd.bench.suite.SPLITS`; at random it is drawn by the seed.
         progress: tell on standard error how far the work is.
 
     Raises:
@@ -56,7 +58,10 @@ def read_material(folder: Path, config: Config, *, progress: bool = False) -> Ma
         TrainingError: too few images or groups to train on.
         ImageError: no test image can be read; the error is that of the first.
     """
-    prepared = prepare(folder, config, progress=progress)
+    manifest = read_manifest(folder, for_training=True)
+    if split != SPLITS[0]:
+        manifest = split_at_random(manifest, config.seed)
+    prepared = prepare(manifest, config, progress=progress)
     if not prepared.manifest.test:
         raise ManifestError(prepared.manifest.root, "no image in the split 'test'")
     limit = int(config.image_cache_gib * 2**30)
@@ -67,7 +72,8 @@ def read_material(folder: Path, config: Config, *, progress: bool = False) -> Ma
         marked = _read(
             read_manifest(folder.parent / name).test, prepared.preprocessing, limit, progress
         )
-    return Material(prepared, test, marked)
+    cases = choose_cases(test if marked is None else marked)
+    return Material(prepared, test, marked, split_facts(manifest.records), cases)
 
 
 def _read(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from scrd.bench.kept_maps import KeptMaps
 from scrd.bench.machine import PeakMemory, device_name, finished, revision
 from scrd.bench.material import Material
 from scrd.bench.methods import Answers, train_method
 from scrd.bench.places import Places
-from scrd.bench.suite import OWN, Run
+from scrd.bench.selection import BestOnTest
+from scrd.bench.suite import OWN, SELECTIONS, Run
 from scrd.evaluation.test_set import evaluate_scores
 from scrd.metrics.ranks import roc_curve
 from scrd.system.devices import resolve_device, versions
@@ -26,13 +28,21 @@ SCORE_BINS = 40
 WEIGHT_BINS = 20
 
 
-def measure(run: Run, material: Material, device: str, *, progress: bool = False) -> dict[str, Any]:
+def measure(
+    run: Run,
+    material: Material,
+    device: str,
+    *,
+    on_maps: Callable[[KeptMaps], None] = lambda kept: None,
+    progress: bool = False,
+) -> dict[str, Any]:
     """Do a run.
 
     Args:
         run: what to do.
         material: of its data set, read with its settings.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        on_maps: given the maps of the cases once the run has ended.
         progress: tell on standard error how far the work is.
 
     Returns:
@@ -44,14 +54,24 @@ def measure(run: Run, material: Material, device: str, *, progress: bool = False
     """
     place = resolve_device(device)
     config, prepared, (records, stack) = run.config, material.prepared, material.test
+    best = None
+    if run.select != SELECTIONS[0]:
+        settings = (prepared.preprocessing, config.iterations, config.pooling)
+        best = BestOnTest(material.test, *settings)
     with PeakMemory(place) as fit_memory:
-        trained = train_method(run, prepared, place.type, progress)
+        trained = train_method(run, prepared, place.type, progress, best)
     trained.warm_up(stack)
     limit = int(config.image_cache_gib * 2**30)
     places = Places(material.test, prepared.preprocessing, limit)
+    kept = KeptMaps(material.cases, material.test, prepared.preprocessing)
+
+    def take(first: int, maps: Tensor) -> None:
+        places.keep(first, maps)
+        kept.of_test(first, maps)
+
     with PeakMemory(place) as score_memory, counting("scoring", None, progress):
         started = time.perf_counter()
-        answers = trained.answers(stack, places.keep)
+        answers = trained.answers(stack, take)
         seconds = time.perf_counter() - started
     labels = np.array([r.label for r in records])
     with counting("computing figures", None, progress):
@@ -84,12 +104,20 @@ def measure(run: Run, material: Material, device: str, *, progress: bool = False
             "calibrated": len(prepared.calibrating.index),
             "unreadable": len(prepared.failures),
         },
+        "split": dict(material.split),
+        "selection": best.told() if best is not None else None,
     }
     if answers.scale_weights is not None:
         line["scale_weights"] = answers.scale_weights.mean(axis=0).tolist()
     if material.marked is not None:
         places = Places(material.marked, prepared.preprocessing, limit)
-        trained.answers(material.marked.stack, places.keep)
+
+        def take_marked(first: int, maps: Tensor) -> None:
+            places.keep(first, maps)
+            kept.of_cases(first, maps)
+
+        trained.answers(material.marked.stack, take_marked)
+    on_maps(kept)
     with counting("comparing maps with lesions", None, progress):
         found = places.figures()
     if found:
@@ -117,10 +145,22 @@ def _curves(answers: Answers, labels: NDArray[np.int_]) -> dict[str, Any]:
     Returns:
         ``roc``: sensitivities at ``ROC_POINTS`` evenly spaced false-alarm rates from 0 to 1.
         ``histogram``: ``low`` and ``high`` ends of evenly wide bins, counts ``normal`` and
-        ``abnormal``. ``scale_weights``: counts in ``WEIGHT_BINS`` bins from 0 to 1, by scale.
+        ``abnormal``. ``by_pooling``: both once more under each other pooling.
+        ``scale_weights``: counts in ``WEIGHT_BINS`` bins from 0 to 1, by scale.
     """
+    curves: dict[str, Any] = _ranked(answers.scores, labels)
+    others = {name: s for name, s in answers.statistics.items() if name != OWN}
+    curves["by_pooling"] = {name: _ranked(scores, labels) for name, scores in others.items()}
+    if answers.scale_weights is not None:
+        curves["scale_weights"] = [
+            np.histogram(weights, WEIGHT_BINS, (0, 1))[0].tolist()
+            for weights in answers.scale_weights.T.clip(0, 1)
+        ]
+    return curves
+
+
+def _ranked(scores: NDArray[np.float64], labels: NDArray[np.int_]) -> dict[str, Any]:
     curves: dict[str, Any] = {}
-    scores = answers.scores
     if 0 < labels.sum() < len(labels):
         rates, sensitivities = roc_curve(scores, labels)
         grid = np.linspace(0, 1, ROC_POINTS)
@@ -132,11 +172,6 @@ def _curves(answers: Answers, labels: NDArray[np.int_]) -> dict[str, Any]:
         "normal": np.histogram(scores[labels == 0], edges)[0].tolist(),
         "abnormal": np.histogram(scores[labels == 1], edges)[0].tolist(),
     }
-    if answers.scale_weights is not None:
-        curves["scale_weights"] = [
-            np.histogram(weights, WEIGHT_BINS, (0, 1))[0].tolist()
-            for weights in answers.scale_weights.T.clip(0, 1)
-        ]
     return curves
 
 

@@ -20,9 +20,11 @@ from scrd.data.cache import ImageStack
 from scrd.data.preprocess import content_masks
 from scrd.data.sample import even_places
 from scrd.detector import Detector
+from scrd.model import SCRD
 from scrd.model.areas import AreaScore
 from scrd.model.constants import TOP_FRACTION
 from scrd.model.scores import map_statistics
+from scrd.model.teacher import build_teacher
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
 from scrd.scoring.promise import looks
@@ -116,14 +118,20 @@ def _batches(stack: ImageStack) -> Iterator[ImageStack]:
         )
 
 
-def train_method(run: Run, prepared: Prepared, device: str, progress: bool = False) -> Trained:
+Watch = Callable[[int, SCRD], None]
+
+
+def train_method(
+    run: Run, prepared: Prepared, device: str, progress: bool = False, watch: Watch | None = None
+) -> Trained:
     """Train an objective or a baseline on ``prepared.fitting`` and calibrate its thresholds.
 
     Every pooling gets its own from ``prepared.calibrating``, if anything was held out; a detector
-    keeps the threshold that it has calibrated itself.
+    keeps the threshold that it has calibrated itself. ``watch`` sees the training of an objective,
+    see :meth:`scrd.detector.Detector.fit`.
     """
     if run.method in OBJECTIVES:
-        trained = _train_detector(run.config, prepared, device, progress)
+        trained = _train_detector(run.config, prepared, device, progress, watch)
     else:
         with counting(f"training {run.method}", None, progress):
             trained = _train_baseline(run, prepared, device)
@@ -137,8 +145,10 @@ def train_method(run: Run, prepared: Prepared, device: str, progress: bool = Fal
     return replace(trained, thresholds={**pooled, **trained.thresholds})
 
 
-def _train_detector(config: Config, prepared: Prepared, device: str, progress: bool) -> Trained:
-    detector = Detector.fit(prepared, config, device=device, progress=progress)
+def _train_detector(
+    config: Config, prepared: Prepared, device: str, progress: bool, watch: Watch | None
+) -> Trained:
+    detector = Detector.fit(prepared, config, device=device, progress=progress, watch=watch)
 
     def answer(stack: ImageStack) -> Answers:
         batch = replace(stack, index=tuple(range(len(stack.index))))
@@ -154,20 +164,35 @@ def _train_detector(config: Config, prepared: Prepared, device: str, progress: b
     return Trained(detector.model, answer, own, calibration.pooling, seconds)
 
 
+def require_weights(run: Run) -> None:
+    """Build what a run needs before any image is read, and let it go.
+
+    Raises:
+        ScrdError: weights, files or packages are missing; the message says which.
+    """
+    config = run.config
+    if run.method in OBJECTIVES:
+        build_teacher(config.teacher, config.weights)
+    else:
+        baselines.BASELINES[run.method](_budget(config, "cpu"))
+
+
+def _budget(config: Config, device: str) -> Budget:
+    return Budget(
+        teacher=config.teacher,
+        weights=config.weights,
+        image_size=config.image_size,
+        iterations=config.iterations,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+    )
+
+
 def _train_baseline(run: Run, prepared: Prepared, device: str) -> Trained:
     config, settings = run.config, prepared.preprocessing
     started = time.perf_counter()
-    baseline = baselines.BASELINES[run.method](
-        Budget(
-            teacher=config.teacher,
-            weights=config.weights,
-            image_size=config.image_size,
-            iterations=config.iterations,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            device=device,
-        )
-    )
+    baseline = baselines.BASELINES[run.method](_budget(config, device))
     images = torch.from_numpy(prepared.fitting.images)
     baseline.fit(images)
     seconds = time.perf_counter() - started

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scrd.bench.material import Labelled
+from scrd.bench.cases import Labelled
 from scrd.data.cache import allocate
 from scrd.data.preprocess import Preprocessing, map_to_source
 from scrd.evaluation.localise import localise

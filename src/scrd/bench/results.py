@@ -119,6 +119,11 @@ def canonical(key: Mapping[str, Any]) -> str:
     return json.dumps(key, sort_keys=True)
 
 
+def digest(key: Mapping[str, Any]) -> str:
+    """A name for a run that files can have: 32 hexadecimal digits."""
+    return hashlib.sha256(canonical(key).encode()).hexdigest()[:32]
+
+
 def run_lock(path: Path, key: Mapping[str, Any]) -> FileLock:
     """The lock that a process holds while it does a run.
 
@@ -127,4 +132,4 @@ def run_lock(path: Path, key: Mapping[str, Any]) -> FileLock:
     """
     folder = path.with_name(f".{path.name}.locks")
     folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{hashlib.sha256(canonical(key).encode()).hexdigest()[:32]}.lock")
+    return FileLock(folder / f"{digest(key)}.lock")

@@ -6,14 +6,19 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import Timeout
 
+from scrd.bench.found import cell_of
+from scrd.bench.kept_maps import KeptMaps, maps_folder
 from scrd.bench.material import Material, read_material
 from scrd.bench.measure import measure
-from scrd.bench.results import append_result, canonical, read_results, run_lock
+from scrd.bench.methods import require_weights
+from scrd.bench.results import Line, append_result, canonical, read_results, run_lock
 from scrd.bench.suite import Run
+from scrd.bench.words import cell_text
 from scrd.data.manifest import read_manifest
 from scrd.errors import ScrdError
 from scrd.system.devices import resolve_device
@@ -64,7 +69,7 @@ def run_missing(
     waiting = deque(range(len(runs)))
     busy: set[int] = set()
     problems: list[str] = []
-    material = _OneAtATime(data, progress)
+    material, ready = _OneAtATime(data, progress), _Ready()
     while waiting:
         i = waiting.popleft()
         run, key = runs[i], keys[i]
@@ -76,15 +81,18 @@ def run_missing(
             busy.add(i)
             waiting.append(i)
             continue
-        name = f"[{i + 1}/{len(runs)}] {run.data}, {run.method}, seed {run.config.seed}"
+        name = f"[{i + 1}/{len(runs)}] {run.data}, {run.label}, seed {run.config.seed}"
         try:
             done = (canonical(line["key"]) for line in read_results(results).lines)
             if canonical(key) in done:
                 continue
             started = time.perf_counter()
-            line = measure(run, material.of(run), device, progress=progress)
+            ready.require(run)
+            write = partial(KeptMaps.write, folder=maps_folder(results), key=key)
+            line = measure(run, material.of(run), device, on_maps=write, progress=progress)
             append_result(results, {"key": key, **line})
-            say(f"{name}: {_headline(line['metrics'])}, {time.perf_counter() - started:.0f} s")
+            seconds = time.perf_counter() - started
+            say(f"{name}: AUROC {headline(run, {'key': key, **line})}, {seconds:.0f} s")
         except Exception as e:  # hours of other runs must not be lost to one
             if not isinstance(e, ScrdError):
                 traceback.print_exc()
@@ -95,13 +103,36 @@ def run_missing(
     return problems
 
 
-def _headline(metrics: dict[str, object]) -> str:
-    if "auroc" not in metrics:
-        return "no AUROC, the test images are of one class"
-    interval = metrics["auroc_ci95"]
-    assert isinstance(interval, list)
-    low, high = interval
-    return f"AUROC {metrics['auroc']:.3f} ({low:.3f} to {high:.3f})"
+def headline(run: Run, line: Line) -> str:
+    """What tables say of a run, in their words: the AUROC of each row that reports it."""
+    found = [(row.label, cell_of([line], row, "auroc")) for row in run.rows]
+    told = {label: cell_text(c) for label, c in found if c is not None}
+    if not told:
+        return "has no value, the test images are of one class"
+    if len(told) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"{label} {text}" for label, text in told.items())
+
+
+class _Ready:
+    """Which methods can be built here, each asked once."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, ScrdError | None] = {}
+
+    def require(self, run: Run) -> None:
+        """Raise what building the run's method raises, before its images are read."""
+        config = run.config
+        key = (run.method, config.teacher, config.weights, config.image_size)
+        if key not in self._known:
+            try:
+                require_weights(run)
+                self._known[key] = None
+            except ScrdError as e:
+                self._known[key] = e
+        problem = self._known[key]
+        if problem is not None:
+            raise problem
 
 
 _OF_THE_IMAGES = ("image_size", "resize", "channels", "window")
@@ -118,9 +149,10 @@ class _OneAtATime:
     def of(self, run: Run) -> Material:
         config = run.config
         names = ("seed", "held_out", "false_alarm_rate", *_OF_THE_IMAGES)
-        key = (run.data, *(getattr(config, name) for name in names))
+        key = (run.data, run.split, *(getattr(config, name) for name in names))
         if self._material is None or key != self._key:
             self._material = None  # before the next is read: both may not fit
-            self._material = read_material(self._data / run.data, config, progress=self._progress)
+            folder = self._data / run.data
+            self._material = read_material(folder, config, split=run.split, progress=self._progress)
             self._key = key
         return self._material

@@ -4,52 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from scrd.bench.budgets import Settings
 from scrd.config import Config
 from scrd.errors import ConfigError, ScrdError
 from scrd.presets.files import Preset
 from scrd.storage.plain import from_plain, to_plain
 from scrd.system.version import __version__
 
-Settings = Mapping[str, Any]
-
-BUDGETS: Mapping[str, Settings] = {
-    "paper": {
-        "window": "image",
-        "teacher": "wide_resnet50_2",
-        "image_size": 256,
-        "iterations": 4000,
-        "batch_size": 16,
-    },
-    "cpu": {
-        "window": "image",
-        "teacher": "efficientnet_lite0",
-        "image_size": 256,
-        "iterations": 300,
-        "batch_size": 16,
-    },
-    "small": {
-        "window": "image",
-        "teacher": "efficientnet_lite0",
-        "image_size": 128,
-        "iterations": 300,
-        "batch_size": 16,
-        "held_out": 0.25,
-    },
-}
-"""Section 3.1.3 of the paper; what two CPU cores finish at the paper's resolution; what one core
-finishes at half of it. Reported in this order. A suite may change or add budgets."""
-
 OWN = "own"
 """The pooling of a row that reports each method by its own score; for a detector the calibrated
 one."""
 
-POOLED = (OWN, "areas", "excess", "excess_uniform", "excess_plain", "mean", "top", "max")
+OF_A_MAP = ("mean", "top", "max")
+POOLED = (OWN, "areas", "excess", "excess_uniform", "excess_plain", *OF_A_MAP)
 METRICS = ("auroc", "ap", "f1", "acc")
-FIGURES = ("roc", "histograms", "alpha", "curve", "cost")
+FIGURES = ("roc", "histograms", "alpha", "curve", "cost", "heatmaps")
+SPLITS = ("set", "random")
+SELECTIONS = ("last", "test")
+BEST_ON_TEST = "best on test"
+"""What the label of a row must say whose checkpoint test labels choose."""
 
 _OVER_PRESETS = ("teacher", "weights", "image_size", "iterations", "batch_size")
 """What a budget may change of a preset: how much work it is, not which."""
@@ -73,11 +50,24 @@ class Run:
         data: name of the data set's folder.
         method: an objective of :data:`scrd.objectives.OBJECTIVES`, or a baseline.
         config: every setting, ``seed`` among them; a baseline takes from it what it has.
+        split: ``"set"``, normals train and are tested as the data set says; ``"random"``, see
+            :func:`scrd.bench.protocol.split_at_random`.
+        select: ``"last"``, the last iteration is the model; ``"test"``, see
+            :class:`scrd.bench.selection.BestOnTest`.
+        rows: the rows of the suite that report it.
     """
 
     data: str
     method: str
     config: Config
+    split: str = "set"
+    select: str = "last"
+    rows: tuple[Row, ...] = field(default=(), compare=False)
+
+    @property
+    def label(self) -> str:
+        """What a table calls it: the label of the first row that reports it."""
+        return self.rows[0].label if self.rows else self.method
 
     def settings(self) -> dict[str, Any]:
         """The settings that act on the result, the seed apart; plain JSON types."""
@@ -93,13 +83,18 @@ class Run:
         return settings
 
     def asked(self) -> dict[str, Any]:
-        """What a table asks for: method, settings, name of the data set, seed."""
-        return {
+        """What a table asks for: method, settings, name of the data set, seed.
+
+        ``split`` and ``select`` are among it where they are not the usual ones.
+        """
+        asked = {
             "method": self.method,
             "settings": self.settings(),
             "data": self.data,
             "seed": self.config.seed,
         }
+        unusual = {"split": self.split} if self.split != SPLITS[0] else {}
+        return asked | unusual | ({"select": self.select} if self.select != SELECTIONS[0] else {})
 
     def key(self, fingerprint: str) -> dict[str, Any]:
         """What makes two runs the same, of whatever suite: ``asked``, data and version."""
@@ -118,22 +113,28 @@ class Row:
         settings: fields of :class:`scrd.config.Config` beside or instead of those.
         iterations_times: factor on the budget's iterations.
         pooling: which score the table reports, one of ``POOLED``.
+        split: one of ``SPLITS``, see :class:`Run`.
+        select: one of ``SELECTIONS``, see :class:`Run`.
         budgets: the budgets that have this row; empty for all.
         drawn: whether figures of single rows (ROC, histograms) show it.
         reference: data set → AUROC that the paper prints, in %.
         reference_megabytes: size of the parameters that the paper prints.
+        reference_times: how many times slower than its own method the paper says it is.
     """
 
     label: str
     method: str | None = None
     preset: Preset | None = None
     settings: Settings = field(default_factory=dict)
-    iterations_times: int = 1
+    iterations_times: float = 1
     pooling: str = OWN
+    split: str = SPLITS[0]
+    select: str = SELECTIONS[0]
     budgets: tuple[str, ...] = ()
     drawn: bool = False
     reference: Mapping[str, float] = field(default_factory=dict)
     reference_megabytes: float | None = None
+    reference_times: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,13 @@ class Suite:
         seeds: of the runs.
         rows: of the table.
         budgets: name → settings common to all rows.
-        metrics: one table each, of ``METRICS``.
+        metrics: one table each, of ``METRICS``; without any there are figures alone.
         costs: whether there is a table of parameters, time and memory.
         figures: of ``FIGURES``.
         curve: the setting on the x axis of the figure ``curve``, such as ``noise.strength``.
+        base: label of the row that ratios of time and the table of effects compare with.
+        effects: whether there is a table of differences to ``base``.
+        uses_test_labels: whether rows may select their checkpoint by them.
     """
 
     name: str
@@ -167,6 +171,9 @@ class Suite:
     costs: bool = False
     figures: tuple[str, ...] = ()
     curve: str | None = None
+    base: str | None = None
+    effects: bool = False
+    uses_test_labels: bool = False
 
     def rows_of(self, budget: str) -> list[Row]:
         """The rows that a budget has, implemented or not."""
@@ -184,7 +191,8 @@ class Suite:
             )
         assert row.method is not None
         where = f"{self.path}: row {row.label!r}, settings"
-        return Run(data, row.method, resolve(where, row, budget, self.budgets[budget], seed))
+        config = resolve(where, row, budget, self.budgets[budget], seed)
+        return Run(data, row.method, config, row.split, row.select, (row,))
 
     def runs(
         self,
@@ -194,6 +202,7 @@ class Suite:
         rows: Collection[str] = (),
         methods: Collection[str] = (),
         seeds: Collection[int] = (),
+        weights: str | None = None,
     ) -> list[Run]:
         """All distinct runs, the first seed of everything first.
 
@@ -203,6 +212,7 @@ class Suite:
             rows: only these labels.
             methods: only these methods.
             seeds: these seeds instead of the suite's.
+            weights: file of the weights of the budget's teacher, or ``"random"``.
 
         Raises:
             SuiteError: a name that the suite has not.
@@ -218,14 +228,25 @@ class Suite:
                     choices = ", ".join(dict.fromkeys(known))
                     raise SuiteError(f"{self.path}: no {what} {name!r}: choose one of {choices}")
         found = [
-            self.run(row, budget, data, seed)
+            _with_weights(self.run(row, budget, data, seed), weights, self.budgets[budget])
             for seed in seeds or self.seeds
             for data in (name for name in self.sets if not sets or name in sets)
             for row in present
             if (not rows or row.label in rows) and (not methods or row.method in methods)
         ]
-        distinct = {json.dumps(run.asked(), sort_keys=True): run for run in found}
+        distinct: dict[str, Run] = {}
+        for run in found:
+            asked = json.dumps(run.asked(), sort_keys=True)
+            same = distinct.get(asked)
+            distinct[asked] = replace(same, rows=same.rows + run.rows) if same else run
         return list(distinct.values())
+
+
+def _with_weights(run: Run, weights: str | None, budget: Settings) -> Run:
+    own = run.config.teacher == budget.get("teacher", Config.teacher)
+    if weights is None or run.config.weights is not None or not own:
+        return run
+    return replace(run, config=replace(run.config, weights=weights))
 
 
 def resolve(where: str, row: Row, name: str, budget: Settings, seed: int) -> Config:
@@ -249,7 +270,7 @@ def resolve(where: str, row: Row, name: str, budget: Settings, seed: int) -> Con
             settings = {k: v for k, v in settings.items() if k in (*_OF_A_BASELINE, "seed")}
         if row.iterations_times != 1:
             iterations = settings.get("iterations", Config.iterations)
-            settings["iterations"] = row.iterations_times * iterations
+            settings["iterations"] = max(1, round(row.iterations_times * iterations))
         return from_plain(Config, settings)
     except ConfigError as e:
         raise SuiteError(f"{where}: {e}") from e

@@ -8,11 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from scrd.bench.budgets import BUDGETS
 from scrd.bench.suite import (
-    BUDGETS,
+    BEST_ON_TEST,
     FIGURES,
     METRICS,
+    OF_A_MAP,
     POOLED,
+    SELECTIONS,
+    SPLITS,
     Row,
     Suite,
     SuiteError,
@@ -79,18 +83,24 @@ SUITE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "costs": bool,
     "figures": list,
     "curve": str,
+    "base": str,
+    "effects": bool,
+    "uses_test_labels": bool,
 }
 ROW_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "label": str,
     "method": str,
     "preset": str,
     "settings": dict,
-    "iterations_times": int,
+    "iterations_times": (int, float),
     "pooling": str,
+    "split": str,
+    "select": str,
     "budgets": list,
     "drawn": bool,
     "reference": dict,
     "reference_megabytes": (int, float),
+    "reference_times": (int, float),
 }
 
 
@@ -113,11 +123,17 @@ def _build(path: Path, content: Mapping[str, Any]) -> Suite:
         if row.method is not None:
             among(f"{where}, method", [row.method], known_methods())
         among(f"{where}, pooling", [row.pooling], POOLED)
+        among(f"{where}, split", [row.split], SPLITS)
+        among(f"{where}, select", [row.select], SELECTIONS)
+        if row.select != SELECTIONS[0]:
+            _check_selection(where, row, content.get("uses_test_labels", False))
         among(f"{where}, budgets", row.budgets, list(budgets))
         among(f"{where}, reference", list(row.reference), content["sets"])
         if row.method is not None:
             for name in row.budgets or budgets:
-                resolve(f"{where}, settings", row, name, budgets[name], 0)
+                config = resolve(f"{where}, settings", row, name, budgets[name], 0)
+                if row.select != SELECTIONS[0]:
+                    among(f"{where}, settings, pooling", [config.pooling], OF_A_MAP)
         rows.append(row)
     labels = [row.label for row in rows]
     twice = sorted({label for label in labels if labels.count(label) > 1})
@@ -128,6 +144,9 @@ def _build(path: Path, content: Mapping[str, Any]) -> Suite:
         require(good, f"{path}: {name}", f"must be a list of {kind.__name__}, not empty")
     among(f"{path}: metrics", content.get("metrics", ()), METRICS)
     among(f"{path}: figures", content.get("figures", ()), FIGURES)
+    if "base" in content:
+        among(f"{path}: base", [content["base"]], labels)
+    require("base" in content or not content.get("effects"), f"{path}: effects", "needs a base")
     drawn_curve = "curve" in content.get("figures", ())
     require(
         drawn_curve == ("curve" in content),
@@ -146,7 +165,25 @@ def _build(path: Path, content: Mapping[str, Any]) -> Suite:
         metrics=tuple(content.get("metrics", ("auroc",))),
         costs=content.get("costs", False),
         figures=tuple(content.get("figures", ())),
-        curve=content.get("curve"),
+        **{name: content[name] for name in _AS_THEY_ARE if name in content},
+    )
+
+
+_AS_THEY_ARE = ("curve", "base", "effects", "uses_test_labels")
+
+
+def _check_selection(where: str, row: Row, allowed: bool) -> None:
+    """Refuse a row that selects by test labels unless it and the suite say so."""
+    from scrd.objectives import OBJECTIVES
+
+    where = f"{where}, select"
+    require(allowed, where, "test labels choose: only in a suite with uses_test_labels = true")
+    require(BEST_ON_TEST in row.label, where, f"its label must say {BEST_ON_TEST!r}")
+    objective = OBJECTIVES.get(str(row.method))
+    require(
+        objective and objective.student,
+        where,
+        "only an objective that trains a student has checkpoints",
     )
 
 

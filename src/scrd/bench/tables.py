@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,34 +19,29 @@ from scrd.bench.found import (
     costs,
     mean_over_sets,
     overall_auroc,
+    times_slower,
 )
-from scrd.bench.suite import METRICS
-
-DASH = "–"
-"""Stands for a run that is missing."""
-NOT_IMPLEMENTED = "not implemented"
-NAMES = {"auroc": "AUROC", "ap": "average precision", "f1": "F1", "acc": "accuracy"}
+from scrd.bench.suite import METRICS, SELECTIONS
+from scrd.bench.words import DASH, cell_text, column_texts, markdown
 
 
 def accuracy_table(found: Found, metric: str) -> str:
     """Rows × data sets in percent, the best of each column in bold."""
-    suite, rows = found.suite, found.told_rows()
-    several = len(suite.sets) > 1
+    sets, rows = found.sets, found.rows()
+    several = len(sets) > 1
     columns: list[list[Cell | None]] = [
-        [cell(found, row, data, metric) for row in rows] for data in suite.sets
+        [cell(found, row, data, metric) for row in rows] for data in sets
     ]
     if several:
         columns.append([mean_over_sets(found, row, metric) for row in rows])
-    texts = [_column(column) for column in columns]
+    # what test labels have chosen wins no contest
+    barred = {i for i, row in enumerate(rows) if row.select != SELECTIONS[0]}
+    texts = [column_texts(column, barred) for column in columns]
     printed = metric == "auroc" and any(row.reference for row in rows)
     body = []
     for i, row in enumerate(rows):
-        counts = sorted(
-            {c.seeds for c in (column[i] for column in columns[: len(suite.sets)]) if c}
-        )
+        counts = sorted({c.seeds for c in (column[i] for column in columns[: len(sets)]) if c})
         cells = [row.label, *(text[i] for text in texts)]
-        if row.method is None:
-            cells[1:] = [NOT_IMPLEMENTED, *[DASH] * (len(columns) - 1)]
         cells.append(
             DASH
             if not counts
@@ -57,71 +52,51 @@ def accuracy_table(found: Found, metric: str) -> str:
         if printed:
             cells.append(
                 " / ".join(
-                    f"{row.reference[data]:.1f}" if data in row.reference else DASH
-                    for data in suite.sets
+                    f"{row.reference[data]:.1f}" if data in row.reference else DASH for data in sets
                 )
                 if row.reference
                 else DASH
             )
         body.append(cells)
-    header = ["method", *suite.sets, *(["mean"] if several else []), "seeds"]
+    header = ["method", *sets, *(["mean"] if several else []), "seeds"]
     return markdown([*header, "paper"] if printed else header, body)
-
-
-def _column(cells: Sequence[Cell | None]) -> list[str]:
-    """Texts of a column, the best in bold unless it stands alone."""
-    rounded = [None if c is None else round(100 * c.mean, 1) for c in cells]
-    known = [value for value in rounded if value is not None]
-    best = max(known) if len(known) > 1 else None
-    return [
-        _text(c, bold=c is not None and value == best)
-        for c, value in zip(cells, rounded, strict=True)
-    ]
-
-
-def _text(found: Cell | None, *, bold: bool) -> str:
-    if found is None:
-        return DASH
-    text = f"{100 * found.mean:.1f}"
-    if not math.isnan(found.deviation):
-        text += f" ± {100 * found.deviation:.1f}"
-    text = f"**{text}**" if bold else text
-    if found.interval:
-        text += f" ({100 * found.interval[0]:.1f} to {100 * found.interval[1]:.1f})"
-    return text
 
 
 _COSTS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("parameters_trained", "trained, million", lambda v: f"{v / 1e6:.2f}"),
     ("bytes", "learnt or remembered, MB", lambda v: f"{v / 1e6:.1f}"),
-    ("seconds_per_image", "ms an image", lambda v: f"{1e3 * v:.2f}"),
-    ("peak_memory_score", "peak memory, MiB", lambda v: f"{v / 2**20:.0f}"),
+    ("peak_memory_fit", "memory training, MiB", lambda v: f"{v / 2**20:.0f}"),
+    ("peak_memory_score", "memory scoring, MiB", lambda v: f"{v / 2**20:.0f}"),
     ("fit_seconds", "training, s", lambda v: f"{v:.0f}"),
+    ("seconds_per_image", "scoring, ms an image", lambda v: f"{1e3 * v:.2f}"),
 )
 
 
 def cost_table(found: Found) -> str:
-    """Parameters, time and memory, means over the runs."""
-    rows = found.told_rows()
-    printed = any(row.reference_megabytes is not None for row in rows)
+    """Parameters, memory and time side by side, means over the runs.
+
+    Where the suite names a base, its time to score an image is the unit of one more column, over
+    the runs on one machine.
+    """
+    rows = found.rows()
+    base = next((row for row in rows if row.label == found.suite.base), None)
     body = []
     for row in rows:
-        if row.method is None:
-            cells = [row.label, NOT_IMPLEMENTED, *[DASH] * len(_COSTS)]
-        else:
-            of_row = costs(found, row)
-            overall = overall_auroc(found, row)
-            cells = [
+        of_row, size, times = costs(found, row), row.reference_megabytes, row.reference_times
+        ratio = None if base is None else times_slower(found, row, base)
+        body.append(
+            [
                 row.label,
-                _text(overall, bold=False),
+                cell_text(overall_auroc(found, row)),
                 *(show(of_row[name]) if name in of_row else DASH for name, _, show in _COSTS),
+                DASH if ratio is None else f"{ratio:.2f} ×",
+                DASH if times is None else f"{times:g} ×",
+                DASH if size is None else f"{size:.1f}",
             ]
-        if printed:
-            size = row.reference_megabytes
-            cells.append(DASH if size is None else f"{size:.1f}")
-        body.append(cells)
-    header = ["method", "AUROC", *(title for _, title, _ in _COSTS)]
-    return markdown([*header, "paper, MB"] if printed else header, body)
+        )
+    compared = f"scoring, times {found.suite.base}"
+    titles = [*(title for _, title, _ in _COSTS), compared, "paper, times", "paper, MB"]
+    return markdown(["method", "AUROC", *titles], body)
 
 
 _PLACES = {"pointing_hit_rate": "pointing", "pixel_ap": "pixel AP", "aupro": "AUPRO"}
@@ -146,13 +121,13 @@ def findings_table(found: Found, data: str) -> str:
     marked = [line["localisation"] for line in lines if "localisation" in line]
     distinct = found.distinct_rows()
     places = [
-        _column([cell(found, row, data, name) if row in distinct else None for row in rows])
+        column_texts([cell(found, row, data, name) if row in distinct else None for row in rows])
         for name in (_PLACES if marked else ())
     ]
     body = []
     for i, row in enumerate(rows):
         where = [column[i] if row in distinct else "" for column in places]
-        verdicts = [_text(cell(found, row, data, name), bold=False) for name in VERDICTS]
+        verdicts = [cell_text(cell(found, row, data, name)) for name in VERDICTS]
         body.append([row.label, *where, *verdicts])
     for name, title in _REFERENCES.items() if marked else ():
         # neither depends on the run
@@ -168,7 +143,7 @@ def weights_table(found: Found) -> str:
     body = []
     for row in found.distinct_rows():
         cells = []
-        for data in found.suite.sets:
+        for data in found.sets:
             weights = [
                 line["scale_weights"]
                 for line in found.runs.get((row.label, data), {}).values()
@@ -178,13 +153,7 @@ def weights_table(found: Found) -> str:
             cells.append(", ".join(f"{w:.2f}" for w in mean) or DASH)
         if any(text != DASH for text in cells):
             body.append([row.label, *cells])
-    return markdown(["method", *found.suite.sets], body) if body else ""
-
-
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rows = [header, ["---"] * len(header), *body]
-    return "".join("| " + " | ".join(c.replace("|", r"\|") for c in row) + " |\n" for row in rows)
+    return markdown(["method", *found.sets], body) if body else ""
 
 
 def csv_table(found: Found) -> str:

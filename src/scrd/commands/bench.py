@@ -25,7 +25,7 @@ def run(
     data: Annotated[Path, typer.Argument(help="Folder that holds the data sets' folders.")],
     results: Annotated[Path, typer.Option("--results", help="File to add the runs to.")],
     budget: Annotated[
-        str, typer.Option(help="paper, cpu, small, or one of the suite's own.")
+        str, typer.Option(help="paper, standard, cpu, small, or one of the suite's own.")
     ] = "paper",
     sets: Annotated[list[str] | None, typer.Option("--set", help="Only this data set.")] = None,
     rows: Annotated[
@@ -34,6 +34,9 @@ def run(
     methods: Annotated[list[str] | None, typer.Option("--method", help="Only this method.")] = None,
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="Instead of the suite's.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of the budget's teacher: a file, or 'random'.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     threads: Threads = None,
@@ -54,6 +57,7 @@ def run(
             rows=rows or (),
             methods=methods or (),
             seeds=seeds or (),
+            weights=weights,
         )
         problems = run_missing(wanted, data, results, device=device, say=_say, progress=True)
     out.print(f"{len(wanted) - len(problems)} of {len(wanted)} runs are in {results}")
@@ -69,7 +73,7 @@ def list_suites() -> None:
     """Name the bundled suites."""
     from rich.table import Table
 
-    from scrd.bench.suite import BUDGETS
+    from scrd.bench.budgets import BUDGETS
     from scrd.bench.suite_file import bundled_suites, read_suite
 
     table = Table(title=f"Runs of the budgets {', '.join(BUDGETS)}")
@@ -104,7 +108,12 @@ def report(
         for path in results:
             if not path.is_file():
                 raise ResultsError(f"{path}: no such file")
-        chosen = [read_suite(name) for name in suites or bundled_suites()]
+        # the paper's tables first, then its figures
+        bundled = sorted(
+            bundled_suites(),
+            key=lambda name: (not name.startswith("paper-table"), not name.startswith("paper-")),
+        )
+        chosen = [read_suite(name) for name in suites or bundled]
         damaged = write_page(results, chosen, out_folder)
     for problem in damaged:
         err.print(problem)

@@ -19,6 +19,7 @@ from scrd.metrics.ranks import auroc, false_alarm_rate, roc_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROC_CAPTION = (
     "How many abnormal images are found (upwards) for how many normal images flagged by mistake "
@@ -192,14 +193,28 @@ def draw_svg(*panels: Callable[[Axes], None], height: float) -> str:
         panels: each draws on the axes that it is given; all share the x axis.
         height: of the figure in inches; it is 4.8 wide.
     """
+
+    def fill(figure: Figure) -> None:
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
+        for draw, axes in zip(panels, grid[:, 0], strict=True):
+            draw(axes)
+
+    return svg_figure(fill, (4.8, height))
+
+
+def svg_figure(fill: Callable[[Figure], None], size: tuple[float, float]) -> str:
+    """A figure in the style of the report as an SVG element.
+
+    Args:
+        fill: draws on the empty figure that it is given.
+        size: width and height in inches, to which the letters are in proportion.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, height), layout="constrained")
-        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-        for draw, axes in zip(panels, grid[:, 0], strict=True):
-            draw(axes)
+        figure = Figure(figsize=size, layout="constrained")
+        fill(figure)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue()

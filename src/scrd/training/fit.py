@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from scrd.training.log import LogEntry
 from scrd.training.loop import train
 from scrd.training.normals import learn_normals
 from scrd.training.prepare import Prepared, prepare
+
+Watch = Callable[[int, SCRD], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def fit(
     logger: Logger | None,
     preset: Preset | None,
     draw: Draw,
+    watch: Watch | None = None,
 ) -> Fitted:
     """Train and calibrate; :meth:`scrd.detector.Detector.fit` describes arguments and errors."""
     config = config or Config()
@@ -92,7 +95,7 @@ def fit(
     if not isinstance(data, Prepared):
         data = prepare(source, config, folder=folder, progress=progress)
     manifest, preprocessing = data.manifest, data.preprocessing
-    log = _train(model, data, config, fabric, checkpoint, teacher, draw, progress)
+    log = _train(model, data, config, fabric, checkpoint, teacher, draw, progress, watch)
     trained = time.perf_counter() - started
     images = torch.from_numpy(data.fitting.images)
     content = torch.from_numpy(content_masks(data.fitting.source_sizes, preprocessing))
@@ -150,6 +153,7 @@ def _train(
     teacher: Fingerprint,
     draw: Draw,
     progress: bool,
+    watch: Watch | None,
 ) -> list[LogEntry]:
     """Train, and tell everybody who listens: terminal or log file, work folder, logger."""
     journal = None
@@ -169,6 +173,11 @@ def _train(
             if journal is not None:
                 journal.add(entry)
 
+        def on_step(done: int) -> None:
+            advance(done)
+            if watch is not None:
+                watch(done, model)
+
         try:
             log = train(
                 model,
@@ -178,7 +187,7 @@ def _train(
                 checkpoint=checkpoint,
                 identity=_identity(config, data, teacher),
                 on_start=on_start,
-                on_step=advance,
+                on_step=on_step,
                 on_log=on_log,
             )
         except BaseException:
