@@ -21,8 +21,9 @@ class Drawn:
         return self._each(lambda values: values[images])
 
     def to(self: D, device: torch.device | str) -> D:
-        """The same there."""
-        return self._each(lambda values: values.to(device))
+        """The same there; on a GPU without waiting."""
+        gpu = torch.device(device).type == "cuda"
+        return self._each(lambda values: values.to(device, non_blocking=gpu))
 
     def pin_memory(self: D) -> D:
         """The same where a GPU fetches it from without waiting."""
