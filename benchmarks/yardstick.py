@@ -14,7 +14,6 @@ import time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from opensimplex import OpenSimplex
 from torch import Tensor
 
 from scrd.model import SCRD
@@ -27,6 +26,8 @@ OCTAVES, PERSISTENCE, STRENGTH, WAVELENGTH = 6, 0.6, 0.2, 32
 
 def simplex_patch(height: int, width: int, seed: int) -> np.ndarray:
     """Fractal simplex noise, (3, height, width), float64."""
+    from opensimplex import OpenSimplex  # of no use to objectives without this noise
+
     noise = OpenSimplex(seed)
     field = np.zeros((3, height, width))
     for octave in range(OCTAVES):

@@ -90,3 +90,15 @@ def test_a_step_is_drawn_from_seed_and_number_alone(images):
     assert torch.equal(later.own, again.own) and torch.equal(later.drawn.edge, again.drawn.edge)
     assert len(later.drawn.kind) == 2  # of every second image
     assert not torch.equal(later.drawn.edge, inputs_of(run, 2).drawn.edge)
+
+
+@pytest.mark.parametrize("objective", ["scrd", "paper", "srd"])
+def test_all_of_a_step_lies_in_one_piece(images, objective):
+    config = dataclasses.replace(BASE, objective=objective, feature_cache_gib=0.0)
+    apart = inputs_of(set_up_run(images, config), 1)
+    whole = module.in_one_piece(apart, pinned=False)
+    whole = module._laid_out(apart, whole.piece.clone())  # as after a copy to a device
+    assert torch.equal(whole.own, apart.own) and torch.equal(whole.image, apart.image)
+    if apart.drawn is not None:
+        for name, values in apart.drawn.tensors().items():
+            assert torch.equal(getattr(whole.drawn, name), values), name

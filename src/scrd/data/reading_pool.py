@@ -7,13 +7,16 @@ that all of them share, so that no image is sent through a pipe.
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +59,8 @@ def prepared_elsewhere(
     """
     side = job.preprocessing.image_size
     channels = 1 if job.preprocessing.intensity.channels == "grey" else 3
-    tasks = _AHEAD * processes
+    bytes_of_a_task = 4 * TOGETHER * channels * side * side
+    tasks = max(1, min(_AHEAD * processes, _free_memory() // (2 * bytes_of_a_task)))
     shape = (tasks * TOGETHER, channels, side, side)
     memory = SharedMemory(create=True, size=4 * int(np.prod(shape)))
     pool = ProcessPoolExecutor(
@@ -94,6 +98,12 @@ def prepared_elsewhere(
         pool.shutdown(cancel_futures=True)
         memory.close()
         memory.unlink()
+
+
+def _free_memory() -> int:
+    """Bytes that processes can share: who writes beyond them is killed, and containers have few."""
+    place = Path("/dev/shm")
+    return shutil.disk_usage(place).free if place.is_dir() else sys.maxsize
 
 
 def _begin(job: Job, name: str, shape: tuple[int, ...]) -> None:

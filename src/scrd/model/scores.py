@@ -197,7 +197,12 @@ def infer(model: SCRD, images: Tensor, content: Tensor) -> Inference:
     device = next(model.parameters()).device
     image = images.to(device).contiguous(memory_format=torch.channels_last)
     found: Inference = Scores(model)(image, content.to(device))
-    return found._replace(maps=found.maps.cpu())
+    return Inference(
+        found.maps.cpu(),
+        found.scale_weights.cpu(),
+        {name: values.cpu() for name, values in found.statistics.items()},
+        found.excess.cpu() if found.excess is not None else None,
+    )
 
 
 def map_statistics(maps: Tensor, content: Tensor, top_fraction: float) -> dict[str, Tensor]:

@@ -18,24 +18,23 @@ class Drawn:
 
     def __getitem__(self: D, images: Tensor | slice) -> D:
         """Those of some of the images."""
-        return self._each(lambda values: values[images])
+        return self.each(lambda values: values[images])
 
     def to(self: D, device: torch.device | str) -> D:
-        """The same there."""
-        return self._each(lambda values: values.to(device))
-
-    def pin_memory(self: D) -> D:
-        """The same where a GPU fetches it from without waiting."""
-        return self._each(Tensor.pin_memory)
+        """The same there; on a GPU without waiting."""
+        gpu = torch.device(device).type == "cuda"
+        return self.each(lambda values: values.to(device, non_blocking=gpu))
 
     def copy_(self: D, other: D) -> None:
-        """Take the values of ``other``, without waiting where its memory is pinned."""
-        for name, values in self._tensors().items():
-            values.copy_(getattr(other, name), non_blocking=True)
+        """Take the values of ``other``."""
+        for name, values in self.tensors().items():
+            values.copy_(getattr(other, name))
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, in the order of the fields."""
         found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
-    def _each(self: D, function: Callable[[Tensor], Tensor]) -> D:
-        return replace(self, **{name: function(v) for name, v in self._tensors().items()})
+    def each(self: D, function: Callable[[Tensor], Tensor]) -> D:
+        """The same with a function of each tensor in its place, in the order of the fields."""
+        return replace(self, **{name: function(v) for name, v in self.tensors().items()})

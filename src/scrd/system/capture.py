@@ -35,17 +35,30 @@ def captured(work: Callable[[], None], device: torch.device) -> Callable[[], Non
     """
     if device.type != "cuda":
         return work
-    with capturing:
-        aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(aside):
+    with capturing, torch.cuda.device(device):
+        here = stream = torch.cuda.current_stream(device)
+        # recorded where it will run: libraries keep one working memory a stream, which two graphs
+        # that run at the same time must not share. The default stream cannot be recorded
+        if here == torch.cuda.default_stream(device):
+            stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(here)
+        with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
                 work()
-        torch.cuda.current_stream(device).wait_stream(aside)
         torch.cuda.synchronize(device)
         graph = torch.cuda.CUDAGraph()
-        # other threads may use the device meanwhile, if they do not wait for all of it
-        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-            work()
+        try:
+            # other threads may use the device meanwhile, if they do not wait for all of it
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as e:
+            raise RuntimeError(str(_first(e))) from e
     replay: Callable[[], None] = graph.replay
     return replay
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: the end of a recording that failed only says that it did."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error

@@ -86,7 +86,9 @@ def load_checkpoint(
         if state:
             there = optimizer.param_groups[0]["capturable"]  # then steps are counted there too
             optimizer.state[p] = {
-                k: v.to(p.device) if k != "step" or there else v for k, v in state.items()
+                # laid out like the parameter, without which Adam in one kernel refuses them
+                k: torch.empty_like(p).copy_(v) if k != "step" else v.to(p.device) if there else v
+                for k, v in state.items()
             }
     entries = [
         LogEntry(**{**e, "scale_weights": tuple(e["scale_weights"])})
