@@ -9,6 +9,7 @@ from scrd.bench.suite_file import bundled_suites, read_suite
 from scrd.objectives import OBJECTIVES
 
 BUNDLED = {
+    "methods",
     *("paper-table1", "paper-table2", "paper-table3", "paper-table4", "paper-table5"),
     *("paper-figure3", "paper-figure4", "objectives", "intensity"),
     *("precision", "resolution", "lesions", "effects"),
