@@ -190,7 +190,7 @@ def test_table1_has_every_row_of_the_paper(real_methods):
     absent = {label for label, row in rows.items() if row.method is None}
     assert {"NSA", "MorphAEus", "SQUID"} <= absent
     assert sum(bool(row.reference) for row in rows.values()) == 19
-    assert {"rd", "srd", "released", *baselines.BASELINES} == {
+    assert {"rd", "scrd", "released", *baselines.BASELINES} == {
         r.method for r in rows.values() if r.method not in (None, "paper")
     }
 
