@@ -334,6 +334,7 @@ def main() -> None:
     wanted = [options.only] if options.only else list(PARTS)
     if options.device == "cpu" and "training" in wanted:
         wanted.remove("training")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # with the part that runs
     told: list[tuple[str, float]] = []
     failed = []
     for part in wanted:

@@ -36,3 +36,8 @@ def fake_gpu():
     """Within it tensors have no values, and may be on a GPU that is not there."""
     with FakeTensorMode():
         yield GPU
+
+
+def there(tensor):
+    """What has the shape and type of a tensor of the host."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=GPU)

@@ -13,10 +13,8 @@ SIZE = 64
 
 def model_on(device, objective):
     with torch.device(device):
-        built = build_model(
-            "efficientnet_lite0", "deferred", False, SIZE, objective=objective
-        ).eval()
-    return built.to(memory_format=torch.channels_last)
+        built = build_model("efficientnet_lite0", "deferred", False, SIZE, objective=objective)
+    return built.eval()
 
 
 def test_what_a_gpu_found_comes_back_to_the_host():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fake_gpu import Recording, fake_gpu
+from fake_gpu import Recording, fake_gpu, there
 from scrd.synthesis.lesions import apply_lesions, sample_lesions
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 from scrd.synthesis.settings import NoiseSettings
@@ -13,9 +13,9 @@ SIZE = 64
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_lesions(channels):
-    generator = torch.Generator().manual_seed(0)
+    drawn = sample_lesions(3, torch.Generator())
     with fake_gpu() as gpu:
-        lesions = sample_lesions(3, generator).to(gpu)
+        lesions = drawn.each(there)
         image = torch.zeros(3, channels, SIZE, SIZE, device=gpu)
         with Recording():
             changed, where = apply_lesions(image, lesions)
@@ -24,8 +24,9 @@ def test_lesions(channels):
 
 def test_gaussian_noise():
     settings = NoiseSettings(kind="gaussian")
+    drawn = sample_perturbation(3, (SIZE * 2,) * 2, settings, torch.Generator())
     with fake_gpu() as gpu:
-        drawn = sample_perturbation(3, (SIZE * 2,) * 2, settings, torch.Generator()).to(gpu)
+        drawn = drawn.each(there)
         image = torch.zeros(3, 3, SIZE * 2, SIZE * 2, device=gpu)
         with Recording():
             changed, where = apply_perturbation(image, drawn, settings)

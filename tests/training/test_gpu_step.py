@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fake_gpu import Recording, fake_gpu
+from fake_gpu import Recording, fake_gpu, there
 from scrd.config import Config
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES
@@ -23,7 +23,7 @@ SIZE, BATCH = 128, 4
 
 def model_of(objective):
     built = build_model("efficientnet_lite0", "deferred", False, SIZE, objective=objective)
-    return built.to(memory_format=torch.channels_last).train()
+    return built.train()
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -32,16 +32,16 @@ def test_from_images_to_loss_can_be_recorded(objective, cached, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
     noise = NoiseSettings(kind="gaussian")
     config = Config(objective=objective, image_size=SIZE, batch_size=BATCH, noise=noise)
-    generator = torch.Generator()
+    drawn = None
+    if OBJECTIVES[objective].lesions:
+        drawn = sample_lesions(BATCH, torch.Generator())[::2]
+    elif OBJECTIVES[objective].contrastive:
+        drawn = sample_perturbation(BATCH, (SIZE, SIZE), noise, torch.Generator())
     with fake_gpu() as gpu:
         with torch.device(gpu):
             model = model_of(objective)
         images = torch.zeros(6, 1, SIZE, SIZE, device=gpu)
-        drawn = None
-        if model.objective.lesions:
-            drawn = sample_lesions(BATCH, generator)[::2].to(gpu)
-        elif model.objective.contrastive:
-            drawn = sample_perturbation(BATCH, (SIZE, SIZE), noise, generator).to(gpu)
+        drawn = drawn.each(there) if drawn is not None else None
         run = Run(
             model=model,
             network=model,
@@ -66,7 +66,7 @@ def test_from_images_to_loss_can_be_recorded(objective, cached, monkeypatch):
 
 
 def test_moments_are_laid_out_like_their_parameters(tmp_path):
-    model = model_of("rd")
+    model = model_of("rd").to(memory_format=torch.channels_last)
     parameters = trainable_parameters(model)
     optimizer = torch.optim.Adam(parameters.values())
     for p in parameters.values():

@@ -116,7 +116,7 @@ def set_up(
         fused=gpu,
         capturable=gpu,
     )
-    optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
+    optimizer._warned_capturable_if_run_uncaptured = True  # as a warm-up is
     start = 0
     log: list[LogEntry] = []
     if checkpoint is not None and checkpoint.exists():
