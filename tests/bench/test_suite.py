@@ -10,7 +10,7 @@ from scrd.objectives import OBJECTIVES
 BUNDLED = {
     *("paper-table1", "paper-table2", "paper-table3", "paper-table4", "paper-table5"),
     *("paper-figure3", "paper-figure4", "objectives", "intensity"),
-    *("precision", "resolution", "lesions"),
+    *("precision", "resolution", "lesions", "vit"),
 }
 
 
