@@ -26,6 +26,8 @@ def method(request):
         changes = {"weights": str(files), "iterations": 1, "batch_size": 2}
     if name == "knn":  # else it remembers all of these few images, whatever it draws
         request.getfixturevalue("monkeypatch").setattr("scrd.baselines.knn.MEMORY", 200)
+    if name == "anomalydino":
+        request.getfixturevalue("monkeypatch").setattr("scrd.baselines.anomalydino.MEMORY", 50)
     return name, lambda seed=0: BASELINES[name](small_budget(**changes, seed=seed))
 
 

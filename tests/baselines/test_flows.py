@@ -141,3 +141,25 @@ def test_cflow_compares_with_the_greatest_likelihood_of_normals(cflow):
         for d, peak in zip(densities, cflow.peaks, strict=True)
     )
     assert float(cflow.score(train[7:8]).maps[0, -1, 0]) == pytest.approx(-corner, rel=1e-4)
+
+
+@needs_anomalib
+def test_cflow_takes_few_steps_over_positions_drawn_anew(monkeypatch):
+    monkeypatch.setattr("scrd.baselines.flows.FIBRES", 10)
+    monkeypatch.setattr("scrd.baselines.flows.STEPS", 3)
+    model = CFlow(small_budget(iterations=2, batch_size=4))
+    seen = []
+    real = model._density
+
+    def density(flow, fibres, positions):
+        if torch.is_grad_enabled():
+            seen.append((flow, len(fibres), positions))
+        return real(flow, fibres, positions)
+
+    monkeypatch.setattr(model, "_density", density)
+    model.fit(blobs(4, seed=0))
+    assert [length for _, length, _ in seen] == [10] * 18  # 2 iterations, 3 scales, 3 steps
+    finest = [positions for flow, _, positions in seen if flow is model.flows[0]]
+    first, second = torch.cat(finest[:3]), torch.cat(finest[3:])
+    assert not torch.equal(first, second)
+    assert len(first.unique(dim=0)) > 20  # of 1,024 positions: not the same ones every step

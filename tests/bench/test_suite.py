@@ -12,7 +12,7 @@ BUNDLED = {
     "methods",
     *("paper-table1", "paper-table2", "paper-table3", "paper-table4", "paper-table5"),
     *("paper-figure3", "paper-figure4", "objectives", "intensity"),
-    *("precision", "resolution", "lesions", "effects"),
+    *("precision", "resolution", "lesions", "effects", "vit"),
     *("paper-figure2", "paper-figures5to7", "heat-maps"),
 }
 

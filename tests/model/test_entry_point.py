@@ -1,12 +1,14 @@
 """A teacher of another package: built by its name, held to what a teacher must do."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from scrd.model import build_model
 from scrd.model.blocks import stage_plan
+from scrd.model.entry_point import BENCHMARKED, GROUP
 from scrd.model.teacher import build_teacher
 from scrd.model.weights import TeacherError
 
@@ -85,3 +87,26 @@ def test_two_packages_of_one_name_are_refused(teacher_package):
     teacher_package(package="other-teachers", version="2.0")
     with pytest.raises(TeacherError, match=r"other-teachers 2\.0 and tiny-teachers 1\.0"):
         build_teacher("tiny")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "folder"),
+    [("dinov2_vits14", r"teachers\[dinov2\]'"), ("resnet50v2", "teachers'")],
+)
+def test_the_package_of_a_benchmarks_teacher_is_named_where_it_is_missing(
+    teacher, folder, monkeypatch
+):
+    monkeypatch.setattr("scrd.model.entry_point.entry_points", lambda **_: ())
+    wanted = rf"scrd-benchmark-teachers, which .* is not installed: .* './benchmarks/{folder}"
+    with pytest.raises(TeacherError, match=wanted):
+        build_teacher(teacher)
+
+
+def test_the_named_packages_bring_these_teachers():
+    project = Path(__file__).parents[2] / "benchmarks" / "teachers" / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("the benchmarks are not part of the source distribution")
+    text = project.read_text(encoding="utf-8")
+    assert 'name = "scrd-benchmark-teachers"' in text
+    entries = text.split(f'entry-points."{GROUP}"]')[1].split("[")[0]
+    assert set(re.findall(r"^(\w+) =", entries, re.M)) == set(BENCHMARKED)

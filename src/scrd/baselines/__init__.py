@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from scrd.baselines.anomalydino import AnomalyDINO
 from scrd.baselines.autoencoder import Autoencoder, UncertaintyAutoencoder
 from scrd.baselines.brightness import Brightness
 from scrd.baselines.confounds import Confounds
 from scrd.baselines.cutpaste import CutPaste
+from scrd.baselines.dinomaly import Dinomaly
 from scrd.baselines.efficientad import EfficientAD
 from scrd.baselines.flows import CFlow, FastFlow
 from scrd.baselines.ganensemble import GANEnsemble
@@ -42,6 +44,8 @@ BASELINES: Mapping[str, type[Baseline]] = {
     "recontrast": ReContrast,
     "uniad": UniAD,
     "ucad": UCAD,
+    "dinomaly": Dinomaly,
+    "anomalydino": AnomalyDINO,
     # these import anomalib, an extra of this package, when one is built
     "fastflow": FastFlow,
     "cflow": CFlow,

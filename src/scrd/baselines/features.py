@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,12 @@ def patch_features(features: tuple[Tensor, ...]) -> Tensor:
 
 
 def draw_patches(
-    teacher: Teacher, images: Tensor, device: str, count: int, generator: torch.Generator
+    teacher: Teacher,
+    images: Tensor,
+    device: str,
+    count: int,
+    generator: torch.Generator,
+    describe: Callable[[tuple[Tensor, ...]], Tensor] = patch_features,
 ) -> Tensor:
     """Draw patches of a set of images without repetition, every patch alike; one pass.
 
@@ -81,19 +86,18 @@ def draw_patches(
         images: (N, C, S, S), as for :func:`extract`.
         device: where to compute.
         count: how many; all there are where these are fewer.
-        generator: of the draw, advanced by one permutation of all N (S/8)² patches.
+        generator: of the draw, advanced by one permutation of all N P patches.
+        describe: makes (B, P, C) patches of a batch's features; P is the same for all.
 
     Returns:
-        (count, C_2 + C_3), float32, on ``device``, in the order of images and positions; see
-        :func:`patch_features`.
+        (count, C), float32, on ``device``, in the order of images and positions.
     """
-    positions = (images.shape[-1] // 8) ** 2
-    total = len(images) * positions
-    wanted = torch.randperm(total, generator=generator)[:count].sort().values
+    positions = describe(extract(teacher, images[:1], device)).shape[1]
+    wanted = torch.randperm(len(images) * positions, generator=generator)[:count].sort().values
     parts = []
     first = 0
     for features in extract_all(teacher, images, device):
-        patches = patch_features(features).flatten(0, 1)
+        patches = describe(features).flatten(0, 1)
         here = wanted[(wanted >= first) & (wanted < first + len(patches))] - first
         parts.append(patches[here.to(patches.device)])
         first += len(patches)

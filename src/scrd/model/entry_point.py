@@ -14,6 +14,13 @@ from scrd.model.weights import TeacherError
 GROUP = "scrd.teachers"
 """An entry point of this group maps the name of a teacher to a callable without arguments."""
 
+BENCHMARKED = {
+    "dinov2_vits14": "benchmarks/teachers[dinov2]",
+    "resnet50v2": "benchmarks/teachers",
+}
+"""Teachers that suites and documentation name, and the package of the repository that brings each:
+``scrd-benchmark-teachers``, by its folder and extra."""
+
 _SIDE = 64
 
 
@@ -33,12 +40,18 @@ def entry_point_backbone(teacher: str, weights: str | None) -> Backbone | None:
         weights: None, or ``"deferred"``; the module brings its weights either way.
 
     Returns:
-        None where no package brings a teacher of this name.
+        None where no package brings a teacher of this name, and none is known to.
 
     Raises:
-        TeacherError: two packages bring it, it cannot be built or is none, or weights are given.
+        TeacherError: two packages bring it, it cannot be built or is none, weights are given, or
+            it is one of ``BENCHMARKED`` and not installed.
     """
     found = sorted(entry_points(group=GROUP, name=teacher), key=_package)
+    if not found and teacher in BENCHMARKED:
+        raise TeacherError(
+            f"the package scrd-benchmark-teachers, which brings the teacher {teacher}, is not "
+            f"installed: `pip install './{BENCHMARKED[teacher]}'` in a checkout of scrd"
+        )
     if not found:
         return None
     if len(found) > 1:
