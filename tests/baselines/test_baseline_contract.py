@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from scrd.baselines import BASELINES
 
-WITHOUT_MAP = {"confounds", "cutpaste", "mahalanobis"}
+WITHOUT_MAP = {"confounds", "cutpaste", "mahalanobis", "squid"}
 DRAWS_NOTHING = {"brightness", "confounds", "mahalanobis"}
 NEEDS_ANOMALIB = {"fastflow", "cflow", "efficientad"}
 

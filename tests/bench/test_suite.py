@@ -188,7 +188,7 @@ def test_all_bundled_suites_expand(real_methods):
 def test_table1_has_every_row_of_the_paper(real_methods):
     rows = {row.label: row for row in read_suite("paper-table1").rows}
     absent = {label for label, row in rows.items() if row.method is None}
-    assert {"NSA", "MorphAEus", "SQUID"} <= absent
+    assert not absent
     assert sum(bool(row.reference) for row in rows.values()) == 19
     assert {"rd", "scrd", "released", *baselines.BASELINES} == {
         r.method for r in rows.values() if r.method not in (None, "paper")

@@ -17,11 +17,14 @@ from scrd.baselines.knn import KNN
 from scrd.baselines.mahalanobis import Mahalanobis
 from scrd.baselines.memae import MemAE
 from scrd.baselines.method import Answer, Baseline, Budget
+from scrd.baselines.morphaeus import MorphAEus
+from scrd.baselines.nsa import NSA
 from scrd.baselines.padim import PaDiM
 from scrd.baselines.patchcore import PatchCore
 from scrd.baselines.rdpp import RDPP
 from scrd.baselines.recontrast import ReContrast
 from scrd.baselines.simplenet import SimpleNet
+from scrd.baselines.squid import SQUID
 from scrd.baselines.ucad import UCAD
 from scrd.baselines.uniad import UniAD
 
@@ -36,7 +39,10 @@ BASELINES: Mapping[str, type[Baseline]] = {
     "aeu": UncertaintyAutoencoder,
     "memae": MemAE,
     "ganensemble": GANEnsemble,
+    "morphaeus": MorphAEus,
+    "squid": SQUID,
     "cutpaste": CutPaste,
+    "nsa": NSA,
     "padim": PaDiM,
     "patchcore": PatchCore,
     "simplenet": SimpleNet,

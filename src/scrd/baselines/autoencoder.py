@@ -32,9 +32,14 @@ class ReconstructionBaseline(Baseline):
     """A network trained with Adam on its own input and scored by the mean of an error map.
 
     Grey images are repeated over three channels, so one network serves both kinds.
+
+    Attributes:
+        learning_rate: of Adam, constant.
+        progress: part of the training that is done, in [0, 1), for a loss with a schedule.
     """
 
     learning_rate: float
+    progress: float = 0.0
 
     @abstractmethod
     def loss(self, image: Tensor) -> Tensor:
@@ -63,6 +68,7 @@ class ReconstructionBaseline(Baseline):
         loss = torch.zeros(())
         self.train()
         for step in range(budget.iterations):
+            self.progress = step / budget.iterations
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
             loss = self.loss(self._to_device(images[index]))
             optimizer.zero_grad(set_to_none=True)
