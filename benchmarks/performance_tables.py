@@ -47,6 +47,16 @@ def table(lines: list[dict[str, Any]], shown: tuple[str, ...]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
+def by_machine(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Lines by where and of which version they were measured: only such are to be compared."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        machine, version = line["machine"], line["versions"]["scrd"]
+        place = f"{machine['cpu']}, {machine['cores']} cores, scrd {version}"
+        found.setdefault(place, []).append(line)
+    return found
+
+
 def spread(values: Any, median: float | None) -> str:
     """The median, and in brackets the range of the repeats."""
     if median is None:
@@ -72,11 +82,11 @@ def main() -> None:
     for name, lines in found.items():
         if not any(line["median"] for line in lines):
             continue
-        machine = lines[-1]["machine"]
         text += [f"## {name[0].upper()}{name[1:]}", ""]
-        repeats = max(line["repeats"] for line in lines)
-        text += [f"{machine['cpu']}, {machine['cores']} cores; up to {repeats} repeats."]
-        text += ["", *table(lines, SHOWN.get(name, ())), ""]
+        for measured, some in by_machine(lines).items():
+            repeats = max(line["repeats"] for line in some)
+            text += [f"{measured}; up to {repeats} repeats."]
+            text += ["", *table(some, SHOWN.get(name, ())), ""]
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text("\n".join(text), encoding="utf-8")
 

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from scrd.bench.machine import device_name, finished, revision
+from scrd.system.version import __version__
 
 RESULTS = Path(__file__).parent / "results" / "performance.jsonl"
-PACKAGES = ("scrd", "torch", "timm", "numpy", "onnxruntime", "openvino", "ray")
+PACKAGES = ("torch", "timm", "numpy", "onnxruntime", "openvino", "ray")
 
 
 def record(
@@ -69,8 +70,8 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of those of :data:`PACKAGES` that are installed."""
-    found = {"python": platform.python_version()}
+    """Of Python, of scrd as it is imported, and of those of :data:`PACKAGES` that are installed."""
+    found = {"python": platform.python_version(), "scrd": __version__}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
