@@ -92,7 +92,7 @@ def test_the_list_names_suites(monkeypatch):
     monkeypatch.undo()  # the bundled suites want the real methods
     result = bench("list")
     assert result.exit_code == 0
-    for name in ("paper-table1", "paper-figure4", "objectives", "lesions", "NSA"):
+    for name in ("paper-table1", "paper-figure4", "objectives", "lesions", "effects", "vit"):
         assert name in result.stdout
     assert all(budget in result.stdout for budget in BUDGETS)
 
