@@ -102,14 +102,14 @@ def test_inpainting_does_not_see_the_masked_centre():
 
 @pytest.fixture(scope="module")
 def fitted():
-    model = SQUID(small_budget(iterations=40, batch_size=8))
+    model = SQUID(small_budget(iterations=60, batch_size=8))
     model.fit(blobs(24, seed=0))
     return model
 
 
 def test_patches_of_the_training_fill_the_queues(fitted):
     memory = fitted.inpainting.memory
-    assert memory.written == 40 * 8
+    assert memory.written == 60 * 8
     fresh = SQUID(small_budget()).inpainting.memory.items
     assert not torch.isclose(memory.items, fresh).all(dim=-1).any()
 

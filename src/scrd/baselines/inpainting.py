@@ -97,9 +97,11 @@ class MemoryQueues(nn.Module):
             tokens: (B, GRID², D), float.
 
         Returns:
-            (B, GRID², D): sums of items with the shrunk softmax of inner products for weights.
+            (B, GRID², D): sums of items, with the shrunk softmax of inner products over √D for
+            weights.
         """
-        similarity = torch.einsum("bpd,pnd->bpn", tokens, self.items)
+        scale = tokens.shape[-1] ** -0.5
+        similarity = scale * torch.einsum("bpd,pnd->bpn", tokens, self.items)
         return torch.einsum("bpn,pnd->bpd", gumbel_shrink(similarity.softmax(dim=-1)), self.items)
 
     @torch.no_grad()
