@@ -146,7 +146,7 @@ class CFlow(Baseline):
 
     Departures: an iteration takes at most ``STEPS`` steps of the optimiser a scale, 24 in all, over
     positions that are drawn anew from those of the batch. The authors pass over every position,
-    which for 16 images of 256 pixels is 336 steps an iteration and hours on a CPU. Their eightfold
+    which for 16 images of 256 pixels is 336 steps, and more work than all else. Their eightfold
     passes over each epoch and their cosine of the learning rate become one cosine over the
     iterations of the budget.
 

@@ -64,7 +64,7 @@ def block_maps(teacher: nn.Module, vit: ResampledViT, image: Tensor) -> list[Ten
             handle.remove()
     size = [side // vit.grid for side in image.shape[-2:]]
     first = getattr(model, "num_prefix_tokens", 0)
-    return [out.flatten(1, -2)[:, first:].mT.unflatten(2, size) for out in found]
+    return [out.flatten(1, -2)[:, first:].mT.reshape(len(out), -1, *size) for out in found]
 
 
 @torch.no_grad()
