@@ -61,7 +61,7 @@ def neighbours(tokens: Tensor) -> Tensor:
     Returns:
         (B, GRID², 8, D), row by row; zeros where the neighbour lies outside the grid.
     """
-    grid = tokens.unflatten(1, (GRID, GRID))
+    grid = tokens.reshape(len(tokens), GRID, GRID, -1)
     padded = F.pad(grid, (0, 0, 1, 1, 1, 1))
     around = [
         padded[:, y : y + GRID, x : x + GRID]

@@ -63,7 +63,7 @@ def integrate(velocity: Tensor) -> Tensor:
     Returns:
         (B, 2, H, W): a field that, for smooth velocities, folds nothing over.
     """
-    displacement = velocity / 2**SQUARINGS
+    displacement: Tensor = velocity / 2**SQUARINGS
     for _ in range(SQUARINGS):
         displacement = displacement + warp(displacement, displacement)
     return displacement
@@ -156,6 +156,7 @@ class MorphAEus(ReconstructionBaseline):
             self.velocity = nn.Conv2d(DEFORMER_WIDTH, 2, 3, padding=1)
             # the first deformation is nearly none
             nn.init.normal_(self.velocity.weight, std=1e-5)
+            assert self.velocity.bias is not None
             nn.init.zeros_(self.velocity.bias)
 
     def reconstruct(self, image: Tensor) -> tuple[Tensor, Tensor]:

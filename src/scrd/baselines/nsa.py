@@ -184,7 +184,12 @@ class NSA(Baseline):
         super().__init__(budget)
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)
-            self.encoder = ResNet(BasicBlock, (2, 2, 2, 2), num_classes=0, channels=CHANNELS)
+            self.encoder = ResNet(
+                BasicBlock,  # type: ignore[arg-type]
+                (2, 2, 2, 2),
+                num_classes=0,
+                channels=CHANNELS,
+            )
             self.decoder = nn.Sequential(
                 nn.Conv2d(CHANNELS[-1], DECODER[0], 1),
                 nn.ReLU(inplace=True),

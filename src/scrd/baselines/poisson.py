@@ -37,6 +37,6 @@ def poisson_blend(source: Floats, destination: Floats) -> Floats:
     columns = 2 * np.cos(np.pi * np.arange(1, width - 1) / (width - 1)) - 2
     eigenvalues = (rows[:, None] + columns).astype(difference.dtype)
     inside = idstn(dstn(known, type=1, axes=(-2, -1)) / eigenvalues, type=1, axes=(-2, -1))
-    blended = destination.copy()
+    blended: Floats = destination.copy()
     blended[..., 1:-1, 1:-1] = source[..., 1:-1, 1:-1] + inside
     return blended

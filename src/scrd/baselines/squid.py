@@ -137,7 +137,7 @@ class SQUID(Baseline):
         entropy = F.binary_cross_entropy_with_logits
         loss = entropy(real, torch.ones_like(real)) + entropy(made, torch.zeros_like(made))
         optimizer.zero_grad(set_to_none=True)
-        (DISCRIMINATOR * loss).backward()
+        (DISCRIMINATOR * loss).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     def fit(self, images: Tensor) -> None:
