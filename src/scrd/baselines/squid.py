@@ -92,10 +92,11 @@ class SQUID(Baseline):
     own in the decoder and the binary code of the place, which the authors' code has, are left out;
     inner products with the memory are divided by √D as in attention, for else the softmax is
     nearly one-hot before it is shrunk; generators learn in every step, not in every second, with a
-    rate of 4e-3 instead of 1e-4, which the paper pairs with far more steps, and without schedule
-    (after 150 steps of 8 drawn images at 64 pixels the squared error on held-out ones is 0.005,
-    with 1e-3 it is 0.025). The paper's sigmoid around the score changes no order and would round
-    the most abnormal images to the same 1; it is left out. The statistics are those of all normals.
+    rate of 4e-3 instead of 1e-4, which the paper pairs with far more steps, without schedule, from
+    He's initialisation (after 150 steps of 8 drawn images at 64 pixels the squared error on
+    held-out ones is 0.005, with 1e-3 it is 0.025). The paper's sigmoid around the score changes no
+    order and would round the most abnormal images to the same 1; it is left out. The statistics are
+    those of all normals.
     """
 
     centre: Tensor
