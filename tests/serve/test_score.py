@@ -214,6 +214,10 @@ def test_the_client_of_the_package(shared, tmp_path):
         assert job.status == "done" and job.results[0].name == "a.png"
         client.mark(job.results[0], "right", "a spot")
         assert client.details(job.results[0])["mark"]["comment"] == "a spot"
+        drift = client.drift(job.results[0].model)
+        assert drift["name"] == job.results[0].model and drift["alarm"] == 0
+        with pytest.raises(ServiceError, match="404"):
+            client.drift("no/such model")
         path = client.download(job.results[0], "overlay.png", tmp_path / "o.png")
         assert Image.open(path).format == "PNG"
         with pytest.raises(ServiceError, match="404"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.training.batches import batch_indices
-from scrd.training.log import TrainingError
 
 WIDTHS = (16, 32, 64, 64)
 """Channels of the encoder's stages at strides 2, 4, 8, 16 (both papers); deeper stages keep 64."""
@@ -49,10 +47,6 @@ class ReconstructionBaseline(Baseline):
     def error_map(self, image: Tensor) -> Tensor:
         """Abnormality per pixel of a batch (B, 3, S, S): (B, S, S), float32, non-negative."""
 
-    def _to_device(self, images: Tensor) -> Tensor:
-        rgb = images.to(self.budget.device).expand(-1, 3, -1, -1)
-        return rgb.contiguous(memory_format=torch.channels_last)
-
     def fit(self, images: Tensor) -> None:
         """Train for ``budget.iterations`` steps at a constant learning rate.
 
@@ -70,13 +64,12 @@ class ReconstructionBaseline(Baseline):
         for step in range(budget.iterations):
             self.progress = step / budget.iterations
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
-            loss = self.loss(self._to_device(images[index]))
+            loss = self.loss(self.rgb(images[index]))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         self.eval()
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(f"the loss of {type(self).__name__} became {float(loss.detach())}")
+        self.require_finite(loss.detach())
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Answer:
@@ -88,7 +81,7 @@ class ReconstructionBaseline(Baseline):
         Returns:
             The map's mean, (B,), and the map, (B, S, S).
         """
-        maps = self.error_map(self._to_device(images)).cpu()
+        maps = self.error_map(self.rgb(images)).cpu()
         return Answer(maps.mean(dim=(1, 2)), maps)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from scrd.training.log import TrainingError
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,16 @@ class Baseline(nn.Module, ABC):
     def __init__(self, budget: Budget) -> None:
         super().__init__()
         self.budget = budget
+
+    def rgb(self, images: Tensor) -> Tensor:
+        """Images (B, 1 or 3, S, S) on the device, grey ones three times: (B, 3, S, S)."""
+        three = images.to(self.budget.device).expand(-1, 3, -1, -1)
+        return three.contiguous(memory_format=torch.channels_last)
+
+    def require_finite(self, loss: Tensor | float) -> None:
+        """Raise TrainingError where the loss that a training ended with is not finite."""
+        if not math.isfinite(last := float(loss)):
+            raise TrainingError(f"the loss of {type(self).__name__} became {last}")
 
     @abstractmethod
     def fit(self, images: Tensor) -> None:

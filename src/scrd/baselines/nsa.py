@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,7 +13,6 @@ from torch import Tensor, nn
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.baselines.poisson import poisson_blend
 from scrd.training.batches import batch_indices
-from scrd.training.log import TrainingError
 
 PATCHES = 3
 """Patches at most: one, then one more for each of the others by the toss of a coin."""
@@ -202,9 +199,7 @@ class NSA(Baseline):
 
     def logits(self, image: Tensor) -> Tensor:
         """Log-odds of abnormal pixels, (B, S, S), of a batch (B, 1 or 3, S, S)."""
-        rgb = image.to(self.budget.device).expand(-1, 3, -1, -1)
-        rgb = rgb.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.decoder(self.encoder.forward_features(rgb))
+        logits: Tensor = self.decoder(self.encoder.forward_features(self.rgb(image)))
         return logits[:, 0]
 
     def fit(self, images: Tensor) -> None:
@@ -241,8 +236,7 @@ class NSA(Baseline):
             optimizer.step()
             schedule.step()
         self.eval()
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(f"the loss of NSA became {float(loss.detach())}")
+        self.require_finite(loss.detach())
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Answer:

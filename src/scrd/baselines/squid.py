@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 from scrd.baselines.inpainting import GRID, InPainting, convolution, from_patches, to_patches
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.training.batches import batch_indices
-from scrd.training.log import TrainingError
 
 WIDTHS = (8, 16, 32, 64, 128)
 """Channels at strides 1, 2, 4, 8, 16: a quarter of the authors'."""
@@ -120,15 +117,10 @@ class SQUID(Baseline):
         self.register_buffer("centre", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 
-    def _to_device(self, images: Tensor) -> Tensor:
-        rgb = images.to(self.budget.device).expand(-1, 3, -1, -1)
-        return rgb.contiguous(memory_format=torch.channels_last)
-
     def reconstruct(self, image: Tensor) -> Tensor:
         """The student's reconstruction of a batch (B, 3, S, S), in [0, 1], without the shortcut."""
-        reconstruction: Tensor = self.student(self.inpainting(self.encoder(to_patches(image)))[0])[
-            0
-        ]
+        inpainted, _ = self.inpainting(self.encoder(to_patches(image)))
+        reconstruction: Tensor = self.student(inpainted)[0]
         return reconstruction
 
     def _train_discriminator(
@@ -168,7 +160,7 @@ class SQUID(Baseline):
         self.train()
         for step in range(budget.iterations):
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
-            image = self._to_device(images[index])
+            image = self.rgb(images[index])
             features = self.encoder(to_patches(image))
             inpainted, patches = self.inpainting(features)
             chance = torch.rand(len(features), 1, *features.shape[2:], generator=generator)
@@ -190,11 +182,10 @@ class SQUID(Baseline):
             optimizer.step()
             self.inpainting.memory.push(patches)
         self.eval()
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(f"the loss of SQUID became {float(loss.detach())}")
+        self.require_finite(loss.detach())
         with torch.no_grad():
             parts = [
-                self.discriminator(self.reconstruct(self._to_device(images[i : i + _EVALUATED])))
+                self.discriminator(self.reconstruct(self.rgb(images[i : i + _EVALUATED])))
                 for i in range(0, len(images), _EVALUATED)
             ]
         logits = torch.cat(parts)
@@ -211,5 +202,5 @@ class SQUID(Baseline):
         Returns:
             Standardised logits with their sign turned, (B,); no maps.
         """
-        logits = self.discriminator(self.reconstruct(self._to_device(images)))
+        logits = self.discriminator(self.reconstruct(self.rgb(images)))
         return Answer(((self.centre - logits) / self.spread).cpu(), None)

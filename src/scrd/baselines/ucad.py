@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,7 +24,6 @@ from scrd.model.teacher import Teacher
 from scrd.model.vit import ResampledViT, quarters
 from scrd.model.weights import TeacherError
 from scrd.training.batches import batch_indices
-from scrd.training.log import TrainingError
 
 MEMORY = 196
 """Features of a task's key, and of its knowledge: as many as an image has tokens in the paper."""
@@ -296,5 +294,4 @@ class UCAD(Baseline):
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        if not math.isfinite(float(loss.detach())):
-            raise TrainingError(f"the loss of UCAD became {float(loss.detach())}")
+        self.require_finite(loss.detach())

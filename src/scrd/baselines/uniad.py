@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from scrd.baselines.features import extract, seeded_teacher, upsample
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.training.batches import batch_indices
-from scrd.training.log import TrainingError
 
 GRID = 14
 """Side of the grid of tokens: 14 x 14, whatever the size of the image (the paper's)."""
@@ -241,8 +240,7 @@ class UniAD(Baseline):
             torch.manual_seed(self.budget.seed)
             loss = self._train(images)
         self.eval()
-        if not math.isfinite(loss):
-            raise TrainingError(f"the loss of UniAD became {loss}")
+        self.require_finite(loss)
 
     def _train(self, images: Tensor) -> float:
         budget = self.budget

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 
-from scrd.bench.found import Cell, Found, figures_of, over_seeds
+from scrd.bench.found import Cell, Found, cell, figures_of, over_seeds
 from scrd.bench.suite import SELECTIONS, SPLITS, Row
 from scrd.bench.words import DASH, cell_text, markdown, percent, points
 
@@ -40,11 +42,9 @@ def effect_text(difference: Cell | None) -> str:
     if difference is None:
         return DASH
     text = points(difference.mean)
-    return (
-        text
-        if difference.deviation != difference.deviation
-        else (f"{text} ± {percent(difference.deviation)}")
-    )
+    if math.isnan(difference.deviation):  # of one seed
+        return text
+    return f"{text} ± {percent(difference.deviation)}"
 
 
 def effects_table(found: Found) -> str:
@@ -55,10 +55,8 @@ def effects_table(found: Found) -> str:
     body = []
     for row in found.rows():
         if row is base:
-            lines = [list(found.runs.get((row.label, data), {}).values()) for data in found.sets]
-            values = [[figures_of(x, row).get("auroc") for x in several] for several in lines]
-            known = [[v for v in several if v is not None] for several in values]
-            cells = [cell_text(over_seeds(v)) if v else DASH for v in known]
+            base_cells = (cell(found, row, data, "auroc") for data in found.sets)
+            cells = [cell_text(c and replace(c, interval=None)) for c in base_cells]
         else:
             cells = [effect_text(effect(found, row, data)) for data in found.sets]
         seeds = sorted({len(found.runs.get((row.label, data), {})) for data in found.sets} - {0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import NamedTuple
 
 from scrd.bench.effects import base_row, effect, effect_text, split_notes
@@ -116,7 +117,7 @@ def _counted(figures: Sequence[Figure]) -> Iterator[str]:
             for f in below[:_NAMED]
         )
         yield f"Farthest below: {'; '.join(told)}."
-        yield f"The median gap of all is {points(_median([f.gap for f in figures]))}."
+        yield f"The median gap of all is {points(median(f.gap for f in figures))}."
 
 
 def _table(suite: Suite, figures: Sequence[Figure]) -> str:
@@ -215,9 +216,3 @@ def _effects(suite: Suite | None, lines: Sequence[Line]) -> Found | None:
 
 def _shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _median(values: Sequence[float]) -> float:
-    rising = sorted(values)
-    half = len(rising) // 2
-    return rising[half] if len(rising) % 2 else (rising[half - 1] + rising[half]) / 2
