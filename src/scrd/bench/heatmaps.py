@@ -135,7 +135,7 @@ def _drawn(columns: Sequence[Column], labels: Sequence[str]) -> str:
             bar = canvas.colorbar(
                 drawn, ax=list(grid.flat), location="bottom", fraction=0.03, aspect=40, pad=0.02
             )
-            ticks = range(int(HOTTEST) + 1)
+            ticks = range(0, int(HOTTEST) + 1, 2)  # more would touch below one set's columns
             bar.set_ticks(list(ticks), labels=[f"1 in {10**t:,}" for t in ticks])
             bar.ax.tick_params(labelsize=8)
             bar.set_label("normal pixels that are as high", fontsize=9)
