@@ -1,6 +1,6 @@
 import os
 import signal
-from pathlib import Path
+from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 import pytest
@@ -40,7 +40,15 @@ def test_processes_read_what_threads_read(pictures):
     assert sum(len(b.failures) for b in ours) == 2
 
 
-def test_many_more_than_lie_in_the_shared_memory_and_an_early_end(pictures):
+def test_many_more_than_lie_in_the_shared_memory_and_an_early_end(pictures, monkeypatch):
+    made = []
+
+    class Noted(SharedMemory):
+        def __init__(self, *args, **settings):
+            super().__init__(*args, **settings)
+            made.append(self.name)
+
+    monkeypatch.setattr("scrd.data.reading_pool.SharedMemory", Noted)
     many = pictures * 4
     batches = iter_batches(many, PREPROCESSING, batch_size=16, processes=1)
     first = next(batches)
@@ -51,7 +59,10 @@ def test_many_more_than_lie_in_the_shared_memory_and_an_early_end(pictures):
     batches = iter_batches(many, PREPROCESSING, batch_size=4, processes=1)
     next(batches)
     batches.close()
-    assert not [p for p in Path("/dev/shm").glob("psm_*")] if Path("/dev/shm").exists() else True
+    assert len(made) == 2
+    for name in made:  # nothing is left behind
+        with pytest.raises(FileNotFoundError):
+            SharedMemory(name)
 
 
 def test_a_process_that_dies_is_told(pictures, monkeypatch):
