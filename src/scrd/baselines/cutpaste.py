@@ -189,7 +189,7 @@ class CutPaste(Baseline):
         super().__init__(budget)
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)
-            self.teacher = build_teacher(budget.teacher, budget.weights)
+            self.teacher = build_teacher(budget.teacher, budget.weights, trainable=True)
             channels = self.teacher.channels[-1]
             self.head = nn.Sequential(
                 nn.Linear(channels, HIDDEN, bias=False),

