@@ -103,7 +103,8 @@ def _fold(backbone: nn.Module, pairs: Sequence[Pair]) -> None:
         # timm's BatchNorm brings its activation along
         after = [norm.drop, norm.act] if hasattr(norm, "act") else []
         backbone.set_submodule(pair.norm, nn.Sequential(*after))
-    backbone.register_load_state_dict_pre_hook(partial(_fold_tensors, pairs))
+    hook = partial(_fold_tensors, pairs)
+    backbone.register_load_state_dict_pre_hook(hook)  # type: ignore[no-untyped-call]
 
 
 def _fold_tensors(
