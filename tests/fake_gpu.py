@@ -41,3 +41,13 @@ def fake_gpu():
 def there(tensor):
     """What has the shape and type of a tensor of the host."""
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=GPU)
+
+
+def moved(model):
+    """A model of the host with all its tensors there."""
+    for module in model.modules():
+        for name, tensor in module.named_buffers(recurse=False):
+            module._buffers[name] = there(tensor)
+        for name, tensor in module.named_parameters(recurse=False):
+            module._parameters[name] = torch.nn.Parameter(there(tensor), tensor.requires_grad)
+    return model

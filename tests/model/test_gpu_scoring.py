@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fake_gpu import Recording, fake_gpu, there
+from fake_gpu import Recording, fake_gpu, moved
 from scrd.model import build_model
 from scrd.model.scale_head import ScaleHead
 from scrd.model.scores import Scores, infer
@@ -13,15 +13,6 @@ SIZE = 64
 
 def model_for(objective):
     return build_model("efficientnet_lite0", "deferred", False, SIZE, objective=objective).eval()
-
-
-def moved(model):
-    for module in model.modules():
-        for name, tensor in module.named_buffers(recurse=False):
-            module._buffers[name] = there(tensor)
-        for name, tensor in module.named_parameters(recurse=False):
-            module._parameters[name] = torch.nn.Parameter(there(tensor))
-    return model
 
 
 def test_what_a_gpu_found_comes_back_to_the_host():

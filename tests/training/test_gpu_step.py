@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fake_gpu import Recording, fake_gpu, there
+from fake_gpu import Recording, fake_gpu, moved, there
 from scrd.config import Config
 from scrd.model import build_model
 from scrd.objectives import OBJECTIVES
@@ -37,9 +37,9 @@ def test_from_images_to_loss_can_be_recorded(objective, cached, monkeypatch):
         drawn = sample_lesions(BATCH, torch.Generator())[::2]
     elif OBJECTIVES[objective].contrastive:
         drawn = sample_perturbation(BATCH, (SIZE, SIZE), noise, torch.Generator())
+    built = model_of(objective)
     with fake_gpu() as gpu:
-        with torch.device(gpu):
-            model = model_of(objective)
+        model = moved(built)
         images = torch.zeros(6, 1, SIZE, SIZE, device=gpu)
         drawn = drawn.each(there) if drawn is not None else None
         run = Run(
