@@ -75,7 +75,8 @@ def test_pairs_are_crossed():
     with torch.no_grad():
         targets, decoded = model.pairs(image)
         for frozen, trainable in zip(targets[:3], targets[3:], strict=True):
-            assert_close(frozen, trainable)  # before any training the copies agree
+            # before any training they agree
+            assert_close(frozen, trainable, rtol=1e-3, atol=1e-4)
         changed = copy.deepcopy(model)
         for p in changed.encoder.parameters():
             p.mul_(1.1)
@@ -101,16 +102,15 @@ def test_no_gradient_reaches_an_encoder_through_a_target():
 
 
 def test_only_the_trainable_encoder_leaves_the_pretrained_weights(trained):
-    pretrained = ReContrast(small_budget()).teacher.backbone.state_dict()
-    frozen, moved = (
-        trained.teacher.backbone.state_dict(),
-        trained.encoder.copied.backbone.state_dict(),
-    )
+    start = ReContrast(small_budget())
+    for name, weight in start.teacher.state_dict().items():
+        assert torch.equal(trained.teacher.state_dict()[name], weight)
+    pretrained = start.encoder.trained.backbone.state_dict()
+    moved = trained.encoder.trained.backbone.state_dict()
     for name, weight in pretrained.items():
-        assert torch.equal(frozen[name], weight)
         assert not torch.equal(moved[name], weight), name
     # slowly: AdamW goes about its rate a step, here 30 times 1e-5 and not 2e-3
-    for name, p in trained.encoder.copied.backbone.named_parameters():
+    for name, p in trained.encoder.trained.backbone.named_parameters():
         if p.ndim == 4:
             assert 1e-5 < (moved[name] - pretrained[name]).abs().median() < 3e-4, name
 

@@ -194,6 +194,11 @@ class MorphAEus(ReconstructionBaseline):
         back = local_correlation(prior, warp(image, integrate(-velocity))).mean()
         return loss + 1 - (there + back) / 2 + beta * roughness(velocity)
 
+    def fit(self, images: Tensor) -> None:
+        """See the base class. The teacher is of the loss alone, and is let go."""
+        super().fit(images)
+        del self.teacher
+
     def error_map(self, image: Tensor) -> Tensor:
         """Absolute residual of the moved prior, averaged over the channels."""
         prior, velocity = self.reconstruct(image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -85,29 +84,29 @@ def hard_mined_distance(
 
 
 class Encoder(nn.Module):
-    """A trainable copy of the teacher, with gradient and with BatchNorm that follows the mode.
+    """A teacher that is trained, with gradient and with BatchNorm that follows the mode.
 
     Args:
-        teacher: copied, not touched.
+        teacher: kept its BatchNorm; changed.
     """
 
     def __init__(self, teacher: Teacher) -> None:
         super().__init__()
-        self.copied = copy.deepcopy(teacher)
-        self.copied.backbone.requires_grad_(True)
-        for module in self.copied.backbone.modules():
+        self.trained = teacher
+        self.trained.backbone.requires_grad_(True)
+        for module in self.trained.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = BATCHNORM_MOMENTUM
 
     def train(self, mode: bool = True) -> Encoder:
         """Let the backbone follow the mode, though a teacher stays in eval mode."""
         super().train(mode)
-        self.copied.backbone.train(mode)
+        self.trained.backbone.train(mode)
         return self
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Features of ``image`` (B, 1 or 3, H, W), as the teacher's forward gives them."""
-        return self.copied.features(image)
+        return self.trained.features(image)
 
 
 class ReContrast(Baseline):
@@ -136,8 +135,8 @@ class ReContrast(Baseline):
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(budget)
-        self.teacher = seeded_teacher(budget, trainable=True)
-        self.encoder = Encoder(self.teacher)
+        self.teacher = seeded_teacher(budget)
+        self.encoder = Encoder(seeded_teacher(budget, trainable=True))
         channels, plan = self.teacher.channels, stage_plan(self.teacher.mirrors)
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)
