@@ -12,7 +12,15 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results" / "performance.jsonl"
 PAGE = Path(__file__).parent.parent / "docs" / "performance" / "tables.md"
 SHOWN = {
-    "training step": ("teacher", "threads", "objective", "side", "cached", "precision"),
+    "training step": (
+        "teacher",
+        "threads",
+        "objective",
+        "side",
+        "cached",
+        "precision",
+        "deterministic",
+    ),
     "scoring": ("teacher", "way", "side", "batch"),
     "cold start": (),
     "parity": ("data", "way"),
@@ -35,7 +43,8 @@ def read() -> dict[str, list[dict[str, Any]]]:
 
 def table(lines: list[dict[str, Any]], shown: tuple[str, ...]) -> list[str]:
     """A Markdown table: settings, and the median, lowest and highest of what was measured."""
-    settings = shown or tuple(dict.fromkeys(k for line in lines for k in line["settings"]))
+    known = dict.fromkeys(k for line in lines for k in line["settings"])
+    settings = [k for k in shown or known if k in known]
     values = list(dict.fromkeys(k for line in lines for k in line["median"]))
     rows = [[*settings, *(v.replace("_", " ") for v in values)], ["---"] * len(settings)]
     rows[1] += ["---:"] * len(values)

@@ -56,17 +56,20 @@ class Variant(NamedTuple):
         objective: its name.
         cached: whether clean features are computed once.
         precision: Fabric's name of it.
+        deterministic: see :class:`scrd.config.Config`.
     """
 
     side: str
     objective: str
     cached: bool = False
     precision: str = "32-true"
+    deterministic: bool = True
 
     def __str__(self) -> str:
         kept = ", cached" if self.cached else ""
         half = ", bf16" if self.precision != "32-true" else ""
-        return f"{self.side} {self.objective}{kept}{half}"
+        free = "" if self.deterministic else ", algorithms tried out"
+        return f"{self.side} {self.objective}{kept}{half}{free}"
 
 
 OBJECTIVES_TIMED = ("scrd", "srd", "margin")
@@ -153,6 +156,7 @@ def time_variant(
         image_size=SIDE,
         learning_rate=1e-3,
         feature_cache_gib=4.0 if variant.cached else 0.0,
+        deterministic=variant.deterministic,
     )
     fabric = make_fabric(variant.precision, device)
     if variant.side == "floor":
@@ -273,7 +277,10 @@ def report(
             "noise_seconds": [noise for _, noise in times],
             f"times_yardstick_{variant.objective}": ratios,
         }
-        record("training step", {**settings, **variant._asdict()}, values)
+        told = variant._asdict()
+        if variant.deterministic:  # as always on a CPU
+            del told["deterministic"]
+        record("training step", {**settings, **told}, values)
 
 
 def flops(function: Callable[[], Any]) -> float:

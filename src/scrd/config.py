@@ -66,6 +66,8 @@ class Config:
             student with noisy features.
         seed: of everything that is drawn.
         precision: Fabric's precision; ``"auto"`` is bf16-mixed on a GPU that has it, else fp32.
+        deterministic: whether a GPU's convolutions take algorithms that give the same bits each
+            time; else cuDNN tries them out and takes the fastest.
         held_out: share of the training normals kept from training, by group; None for a quarter,
             or more where that is too few groups for ``false_alarm_rate``, see
             :func:`scrd.training.prepare.hold_out`. 0 trains on all of them, and gives scores and
@@ -102,6 +104,7 @@ class Config:
     noisy_statistics: bool = False
     seed: int = 0
     precision: str = "auto"
+    deterministic: bool = True
     held_out: float | None = None
     false_alarm_rate: float = 0.05
     promise: Promise = "group"

@@ -187,6 +187,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(initial, imag
     assert not same(first, other)
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_cudnn_tries_algorithms_out_where_the_same_bits_are_not_asked_for(
+    initial, images, deterministic
+):
+    run(initial, images, dataclasses.replace(BASE, iterations=1, deterministic=deterministic))
+    assert torch.backends.cudnn.deterministic is deterministic
+    assert torch.backends.cudnn.benchmark is not deterministic
+
+
 def test_the_learning_rate_falls_by_half_a_cosine_or_stays():
     cosine = Config(iterations=8, learning_rate=0.4)
     rates = [learning_rate(step, cosine) for step in range(9)]

@@ -31,7 +31,7 @@ BEST_ON_TEST = "best on test"
 _OVER_PRESETS = ("teacher", "weights", "image_size", "iterations", "batch_size")
 """What a budget may change of a preset: how much work it is, not which."""
 
-_WITHOUT_EFFECT = ("checkpoint_every", "feature_cache_gib", "image_cache_gib")
+_WITHOUT_EFFECT = ("deterministic", "checkpoint_every", "feature_cache_gib", "image_cache_gib")
 _OF_A_BASELINE = (
     *("teacher", "weights", "image_size", "iterations", "batch_size"),
     *("resize", "channels", "window", "held_out", "false_alarm_rate", "promise"),

@@ -33,6 +33,7 @@ _HELP = {
     "schedule": (TRAINING, "How the learning rate goes over the training."),
     "seed": (TRAINING, "Seed of all random numbers."),
     "precision": (TRAINING, "auto, 32-true, bf16-mixed and others."),
+    "deterministic": (TRAINING, "Same bits each time on a GPU, or the fastest way."),
     "checkpoint_every": (TRAINING, "Iterations between checkpoints."),
     "held_out": (
         DECISION,

@@ -17,7 +17,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_ELSEWHERE = ("seed", "checkpoint_every", "feature_cache_gib", "image_cache_gib")
+_ELSEWHERE = (
+    *("seed", "deterministic", "checkpoint_every"),
+    *("feature_cache_gib", "image_cache_gib"),
+)
 """Settings that no preset is about."""
 
 

@@ -209,6 +209,7 @@ def _identity(config: Config, data: Prepared, teacher: Fingerprint) -> str:
     settings = to_plain(config)
     for free in (
         "checkpoint_every",
+        "deterministic",
         "false_alarm_rate",
         "promise",
         "pooling",

@@ -102,7 +102,8 @@ def set_up(
             "several processes cannot share: train on one device"
         )
     share = share_of(fabric, config.batch_size)
-    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.backends.cudnn.benchmark = not config.deterministic
     model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if fabric.world_size > 1:
         joined = nn.SyncBatchNorm if fabric.device.type == "cuda" else JoinedBatchNorm2d
