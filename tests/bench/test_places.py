@@ -89,6 +89,17 @@ def test_every_pooling_has_a_threshold_of_its_own(run, marked):
     assert line["by_pooling"]["own"]["sensitivity"] == line["metrics"]["sensitivity"]
 
 
+def test_both_promises_of_the_rate_are_told(run, marked):
+    by_group, by_image = (
+        measure(replace(run, config=config), read_material(marked, config), "cpu")["by_pooling"]
+        for config in (run.config, replace(run.config, promise="image"))
+    )
+    for pooling, figures in by_group.items():
+        for name in ("sensitivity", "false_alarm_rate"):
+            assert figures[f"{name}_by_image"] == by_image[pooling][name]
+            assert f"{name}_by_image" not in by_image[pooling]
+
+
 @pytest.mark.parametrize("limit", [2**30, 0])
 def test_maps_lie_on_the_disk_where_memory_is_short(run, marked, limit):
     material = read_material(marked, run.config)

@@ -268,6 +268,15 @@ def test_rows_that_only_pool_otherwise_have_their_own_verdicts_on_the_same_map(s
     assert "0.20, 0.30, 0.50" in weights_table(found)
 
 
+def test_the_rate_by_image_has_columns_where_it_is_known(suite, lines):
+    for line in lines:
+        for pooled in line["by_pooling"].values():
+            pooled |= {"sensitivity_by_image": 0.5, "false_alarm_rate_by_image": 0.0625}
+    header, rows = rows_of(findings_table(find(suite, "small", lines), "skin"))
+    assert header[-2:] == ["sensitivity at 30 %, by image", "false alarms, by image"]
+    assert rows["bright"]["sensitivity at 30 %, by image"] == "50.0 ± 0.0"
+
+
 def test_findings_without_marks_or_with_the_verdicts_of_old_lines(suite, lines):
     for line in lines:
         del line["localisation"]

@@ -22,8 +22,12 @@ COSTS = (
 )
 """Keys of ``cost`` in a result line that are averaged over the runs of a row."""
 
-VERDICTS = ("sensitivity", "false_alarm_rate")
-"""At the threshold that is calibrated on held-out normals."""
+VERDICTS = (
+    *("sensitivity", "false_alarm_rate"),
+    *("sensitivity_by_image", "false_alarm_rate_by_image"),
+)
+"""At the threshold that is calibrated on held-out normals: for the rate as the settings promise it,
+and, where that is by group, for the same rate by image."""
 
 
 @dataclass(frozen=True)

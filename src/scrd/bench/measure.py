@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scrd.bench.found import VERDICTS
 from scrd.bench.kept_maps import KeptMaps
 from scrd.bench.machine import PeakMemory, device_name, finished, revision
 from scrd.bench.material import Material
@@ -85,6 +86,8 @@ def measure(
             )
             for name, scores in answers.statistics.items()
         }
+    for name, threshold in trained.by_image.items():
+        by_pooling[name] |= _by_image(answers.statistics[name], labels, threshold)
     metrics = by_pooling[OWN]
     metrics["auroc_by_pooling"] = {n: m["auroc"] for n, m in by_pooling.items() if "auroc" in m}
     line: dict[str, Any] = {
@@ -132,10 +135,19 @@ def measure(
     }
 
 
+def _by_image(
+    scores: NDArray[np.float64], labels: NDArray[np.int_], threshold: float
+) -> dict[str, float]:
+    """What the threshold flags whose rate is promised by image, under the last two ``VERDICTS``."""
+    flagged = scores >= threshold
+    shares = [flagged[labels == label] for label in (1, 0)]
+    return {n: float(s.mean()) for n, s in zip(VERDICTS[2:], shares, strict=True) if len(s)}
+
+
 def _ranks(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The figures that a table may report under any pooling."""
     ranks = ("auroc", "auroc_ci95", "ap", "ap_ci95", "f1", "acc", "sensitivity_at_far")
-    names = (*ranks, "sensitivity", "false_alarm_rate")
+    names = (*ranks, *VERDICTS)
     return {name: metrics[name] for name in names if name in metrics}
 
 

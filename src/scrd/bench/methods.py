@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from scrd.model.scores import map_statistics
 from scrd.model.teacher import build_teacher
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
-from scrd.scoring.promise import looks
+from scrd.scoring.promise import Promise, looks
 from scrd.system.progress import counting
 from scrd.training.prepare import Prepared
 
@@ -65,6 +65,8 @@ class Trained:
         answer: one batch.
         thresholds: pooling → score from which on an image is flagged, calibrated for the
             false-alarm rate of the settings; empty where no normals were held out.
+        by_image: the same, for a rate that is promised by image, where that of the settings is
+            promised by group.
         pooling: the one that a detector uses; None for a baseline.
         fit_seconds: wall-clock time of building and training.
     """
@@ -74,6 +76,7 @@ class Trained:
     thresholds: Mapping[str, float]
     pooling: str | None
     fit_seconds: float
+    by_image: Mapping[str, float] = field(default_factory=dict)
 
     def warm_up(self, stack: ImageStack) -> None:
         """Score the first batch, which pays for what is set up once."""
@@ -137,12 +140,19 @@ def train_method(
             trained = _train_baseline(run, prepared, device)
     if not prepared.calibrating.index:
         return trained
-    seen = looks(prepared.groups, run.config.promise)
     with counting("calibrating every pooling", None, progress):
         normal = trained.answers(prepared.calibrating).statistics
-    far = run.config.false_alarm_rate
-    pooled = {n: threshold_at(scores, seen, far) for n, scores in normal.items()}
-    return replace(trained, thresholds={**pooled, **trained.thresholds})
+    promise, far = run.config.promise, run.config.false_alarm_rate
+
+    def thresholds(promise: Promise) -> dict[str, float]:
+        seen = looks(prepared.groups, promise)
+        return {n: threshold_at(scores, seen, far) for n, scores in normal.items()}
+
+    return replace(
+        trained,
+        thresholds={**thresholds(promise), **trained.thresholds},
+        by_image=thresholds("image") if promise == "group" else {},
+    )
 
 
 def _train_detector(

@@ -51,7 +51,9 @@ box; *pixel AP* and *AUPRO* (to a pixel false-positive rate of 30 %) are over th
 images that are marked or normal. Blank is what the same map has in a row above. *Sensitivity* is
 the share of abnormal images that are flagged at the threshold that held-out normals gave for the
 false-alarm rate in the head of the column, *false alarms* that of the normal images; both are 0
-where too few groups of normals were held out for that rate.
+where too few groups of normals were held out for that rate. The rate is promised for images of new
+groups, such as patients; *by image* is the same rate promised for no more than images like the
+single calibration images.
 """
 
 _EFFECTS = """AUROC of *{base}*, %, and what each choice adds to it, in points: mean of the

@@ -124,17 +124,22 @@ def findings_table(found: Found, data: str) -> str:
         column_texts([cell(found, row, data, name) if row in distinct else None for row in rows])
         for name in (_PLACES if marked else ())
     ]
+    by_image = any(cell(found, row, data, VERDICTS[2]) is not None for row in rows)
+    shown = VERDICTS if by_image else VERDICTS[:2]
     body = []
     for i, row in enumerate(rows):
         where = [column[i] if row in distinct else "" for column in places]
-        verdicts = [cell_text(cell(found, row, data, name)) for name in VERDICTS]
+        verdicts = [cell_text(cell(found, row, data, name)) for name in shown]
         body.append([row.label, *where, *verdicts])
     for name, title in _REFERENCES.items() if marked else ():
         # neither depends on the run
-        body.append([title, f"{100 * marked[0][name]:.1f}", "", "", "", ""])
+        rest = [""] * (len(_PLACES) - 1 + len(shown))
+        body.append([title, f"{100 * marked[0][name]:.1f}", *rest])
     rates = {line["key"]["settings"]["false_alarm_rate"] for line in lines}
     asked = f" at {100 * rates.pop():g} %" if len(rates) == 1 else ""
-    titles = [*(_PLACES.values() if marked else ()), f"sensitivity{asked}", "false alarms"]
+    pair = (f"sensitivity{asked}", "false alarms")
+    told = (*pair, *(f"{title}, by image" for title in pair))
+    titles = [*(_PLACES.values() if marked else ()), *told[: len(shown)]]
     return markdown(["method", *titles], body)
 
 
