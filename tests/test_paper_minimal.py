@@ -18,6 +18,7 @@ from scrd.data.reading import read_image
 from scrd.metrics.ranks import auroc
 from scrd.model import build_model
 from scrd.model.scores import infer, measured, scale_excess
+from scrd.model.teacher import build_teacher
 from scrd.objectives import OBJECTIVES, StepFeatures
 from scrd.synthesis.perturbation import apply_perturbation, sample_perturbation
 from scrd.synthesis.probes import PROBES
@@ -61,6 +62,8 @@ def images():
 def fresh_pair(minimal):
     torch.manual_seed(0)
     ours = build_model("efficientnet_lite0", image_size=SIZE)
+    # with BatchNorm, as the example has it: a few steps of Adam make much of rounding
+    ours.teacher = build_teacher("efficientnet_lite0", trainable=True)
     nn.init.normal_(ours.scale_head.linear.weight, std=0.02)
     theirs = minimal.Model()
     copy_weights(ours, theirs)

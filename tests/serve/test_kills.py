@@ -162,7 +162,8 @@ def test_a_job_that_the_worker_dies_of_fails_and_the_others_do_not(serve, slow, 
 
 
 def test_on_sigterm_the_job_in_hand_ends_and_the_others_wait(serve, tmp_path):
-    slow = write_export(tmp_path / "slower", delay=20)
+    # longer than all the sending takes: what waits meanwhile is scored together
+    slow = write_export(tmp_path / "slower", delay=300)
     server = serve(f"slow={slow}")
     with server.client() as client:
         accepted = [send(client, (f"{i}.png", picture(i))).json()["id"] for i in range(12)]

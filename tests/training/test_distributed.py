@@ -90,7 +90,7 @@ def test_two_processes_learn_what_one_does(joined, objective):
     model, log, _ = learn(make_fabric("32-true", "cpu"), objective)
     expected = [entry.loss for entry in log]
     for rank in joined:
-        assert rank[objective]["losses"] == pytest.approx(expected, rel=1e-4)
+        assert rank[objective]["losses"] == pytest.approx(expected, rel=1e-3)
     assert joined[0][objective]["digest"] == joined[1][objective]["digest"]
     running = model.get_submodule(NORM[objective]).running_mean
     assert joined[0][objective]["running_mean"] == pytest.approx(running.tolist(), abs=1e-3)
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(joined, tmp_path):
     _, log, _ = learn(make_fabric("32-true", "cpu"), "scrd", checkpoint)
     assert [entry.iteration for entry in log] == [10, 20]
     expected = joined[0]["scrd"]["losses"]
-    assert [entry.loss for entry in log] == pytest.approx(expected, rel=1e-4)
+    assert [entry.loss for entry in log] == pytest.approx(expected, rel=1e-3)
 
 
 def test_joined_norms_are_those_of_the_joined_batch(joined):

@@ -104,7 +104,8 @@ def _fold(backbone: nn.Module, pairs: Sequence[Pair]) -> None:
     for pair in pairs:
         convolution: Any = backbone.get_submodule(pair.convolution)
         norm: Any = backbone.get_submodule(pair.norm)
-        backbone.set_submodule(pair.convolution, fuse_conv_bn_eval(convolution, norm))
+        folded = fuse_conv_bn_eval(convolution.double(), norm.double())
+        backbone.set_submodule(pair.convolution, folded.float())
         # timm's BatchNorm brings its activation along
         after = [norm.drop, norm.act] if hasattr(norm, "act") else []
         backbone.set_submodule(pair.norm, nn.Sequential(*after))
