@@ -110,7 +110,7 @@ def train_step(side: int, batch: int) -> dict[str, Any]:
     from scrd.training.loop import train
 
     config = Config(image_size=side, batch_size=batch, iterations=STEPS)
-    model = build_model(config.teacher, image_size=side)
+    model = build_model(config.teacher, image_size=side, objective=config.objective)
     images = torch.rand(max(16, batch), 1, side, side)
     before = forget_peak()
     clocks = []

@@ -1,0 +1,33 @@
+"""The benchmark of growth still measures what there is."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def growth():
+    if not BENCHMARKS.is_dir():
+        pytest.skip("the benchmarks are not part of the source distribution")
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("peak memory is asked of Linux")
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import growth
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return growth
+
+
+@pytest.mark.parametrize("what", ["score", "train"])
+def test_every_kind_of_point_can_be_measured(growth, tmp_path, what):
+    if what == "train":
+        found = growth.train_step(64, 4)
+    else:
+        growth.fit_model(tmp_path, 64)
+        found = growth.score(tmp_path, 64, 4, 6)
+    assert min(found["seconds"]) > 0 and len(found["seconds_per_image"]) == len(found["seconds"])
+    assert 0 < found["bytes"] <= found["bytes_in_all"]
