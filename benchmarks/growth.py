@@ -187,6 +187,19 @@ def last_lines(results: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
     return found
 
 
+def rates_of_a_gpu(results: Path) -> tuple[list[int], list[float]]:
+    """Batches, and images a second of the small teacher's model alone, from `gpu.py`, if any."""
+    newest: dict[int, float] = {}
+    for text in results.read_text().splitlines():
+        line = json.loads(text)
+        if line["name"] != "scoring on a GPU" or not line["machine"]["gpu"]:
+            continue
+        told = line["settings"]
+        if (told["teacher"], told["way"]) == ("efficientnet_lite0", "captured, two at a time"):
+            newest[told["batch"]] = line["median"]["images_per_second"]
+    return sorted(newest), [newest[batch] for batch in sorted(newest)]
+
+
 def slope(x: list[float], y: list[float]) -> float:
     """Of the least-squares line through log y against log x."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
@@ -219,15 +232,21 @@ def draw(results: Path, path: Path) -> None:
                 if not lines:
                     continue
                 x = [line["settings"][sweep] for line in lines]
-                per = "seconds" if sweep == "images" else "seconds_per_image"
-                unit = 1 if sweep == "images" else 1e3
-                seconds = [unit * line["median"][per] for line in lines]
+                if sweep == "batch":
+                    upwards = [1 / line["median"]["seconds_per_image"] for line in lines]
+                else:
+                    per = "seconds" if sweep == "images" else "seconds_per_image"
+                    unit = 1 if sweep == "images" else 1e3
+                    upwards = [unit * line["median"][per] for line in lines]
                 mebibytes = [line["values"]["bytes"] / 2**20 for line in lines]
-                for axes, y in ((upper, seconds), (lower, mebibytes)):
+                for axes, y in ((upper, upwards), (lower, mebibytes)):
                     text = f"{name}, slope {slope(x, y):.2f}".replace("-", "−")
                     axes.plot(x, y, f"{mark}-", color=colour, label=text)
+            if sweep == "batch" and (gpu := rates_of_a_gpu(results))[0]:
+                upper.plot(*gpu, "^-", color="black", label="scoring, GPU, 256 px")
             total = "s in all" if sweep == "images" else "ms an image"
-            upper.set_title(f"processor time, {total}", fontsize=10)
+            title = "images a second" if sweep == "batch" else f"processor time, {total}"
+            upper.set_title(title, fontsize=10)
             lower.set_title("memory above the start, MiB", fontsize=10)
             lower.set_xlabel(label)
             for axes in (upper, lower):
