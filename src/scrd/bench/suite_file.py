@@ -78,6 +78,7 @@ SUITE_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "sets": list,
     "seeds": list,
     "row": list,
+    "settings": dict,
     "budget": dict,
     "metrics": list,
     "costs": bool,
@@ -106,7 +107,8 @@ ROW_KEYS: Mapping[str, type | tuple[type, ...]] = {
 
 def _build(path: Path, content: Mapping[str, Any]) -> Suite:
     _check(f"{path}", content, SUITE_KEYS, ("title", "text", "sets", "seeds", "row"))
-    budgets = {name: dict(settings) for name, settings in BUDGETS.items()}
+    common = content.get("settings", {})
+    budgets = {name: {**settings, **common} for name, settings in BUDGETS.items()}
     for name, settings in content.get("budget", {}).items():
         require(isinstance(settings, dict), f"{path}: budget.{name}", "is not a table")
         budgets[name] = {**budgets.get(name, {}), **settings}

@@ -25,7 +25,7 @@ def run(
     data: Annotated[Path, typer.Argument(help="Folder that holds the data sets' folders.")],
     results: Annotated[Path, typer.Option("--results", help="File to add the runs to.")],
     budget: Annotated[
-        str, typer.Option(help="paper, standard, cpu, small, or one of the suite's own.")
+        str, typer.Option(help="paper, shipped, standard, cpu, small, or the suite's own.")
     ] = "paper",
     sets: Annotated[list[str] | None, typer.Option("--set", help="Only this data set.")] = None,
     rows: Annotated[
