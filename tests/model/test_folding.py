@@ -3,6 +3,7 @@ import warnings
 
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from scrd.model.folding import fold_batchnorm
@@ -88,6 +89,13 @@ def test_a_layer_used_twice_is_left_alone():
     net = Net(convolution, norm, convolution, norm)
     assert same(net, X)
     assert norms(net)
+
+
+def test_an_activation_with_weights_keeps_its_precision():
+    norm = BatchNormAct2d(4, act_layer=nn.PReLU)
+    net = Net(nn.Conv2d(3, 4, 3), norm)
+    assert same(net, X) and not norms(net)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "wide_resnet50_2"])

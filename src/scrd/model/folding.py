@@ -108,7 +108,7 @@ def _fold(backbone: nn.Module, pairs: Sequence[Pair]) -> None:
         backbone.set_submodule(pair.convolution, folded.float())
         # timm's BatchNorm brings its activation along
         after = [norm.drop, norm.act] if hasattr(norm, "act") else []
-        backbone.set_submodule(pair.norm, nn.Sequential(*after))
+        backbone.set_submodule(pair.norm, nn.Sequential(*after).float())
 
 
 def _alike(u: Tensor, v: Tensor) -> bool:
