@@ -1,3 +1,4 @@
+import importlib
 import os
 import shutil
 import signal
@@ -27,6 +28,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not here: set SCRD_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def benchmark_module():
+    """A program of ``benchmarks/`` as a module, by its name."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+
+    def imported(name):
+        if not folder.is_dir():
+            pytest.skip("the benchmarks are not part of the source distribution")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(folder))
+            return importlib.import_module(name)
+
+    return imported
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,15 @@
 """The benchmark of growth still measures what there is."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def growth():
-    if not BENCHMARKS.is_dir():
-        pytest.skip("the benchmarks are not part of the source distribution")
+def growth(benchmark_module):
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("peak memory is asked of Linux")
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import growth
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return growth
+    return benchmark_module("growth")
 
 
 @pytest.mark.parametrize("what", ["score", "train"])

@@ -1,8 +1,6 @@
 """The yardstick of the training benchmark does the same step as scrd, by other means."""
 
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,19 +13,11 @@ from scrd.training.batches import batch_indices
 from scrd.training.loop import train
 
 pytest.importorskip("opensimplex")
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def yardstick():
-    if not BENCHMARKS.is_dir():
-        pytest.skip("the benchmarks are not part of the source distribution")
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import yardstick
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return yardstick
+def yardstick(benchmark_module):
+    return benchmark_module("yardstick")
 
 
 def test_its_noise_stays_in_its_footprint_and_is_not_nothing(yardstick):
