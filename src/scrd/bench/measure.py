@@ -21,6 +21,7 @@ from scrd.bench.selection import BestOnTest
 from scrd.bench.suite import OWN, SELECTIONS, Run
 from scrd.evaluation.test_set import evaluate_scores
 from scrd.metrics.ranks import roc_curve
+from scrd.system.allocator import reused_memory
 from scrd.system.devices import resolve_device, versions
 from scrd.system.progress import counting
 
@@ -59,7 +60,8 @@ def measure(
     if run.select != SELECTIONS[0]:
         settings = (prepared.preprocessing, config.iterations, config.pooling)
         best = BestOnTest(material.test, *settings)
-    with PeakMemory(place) as fit_memory:
+    # rivals shall have the memory that scrd's own training and scoring reuse
+    with reused_memory(), PeakMemory(place) as fit_memory:
         trained = train_method(run, prepared, place.type, progress, best)
     trained.warm_up(stack)
     limit = int(config.image_cache_gib * 2**30)
@@ -70,7 +72,7 @@ def measure(
         places.keep(first, maps)
         kept.of_test(first, maps)
 
-    with PeakMemory(place) as score_memory, counting("scoring", None, progress):
+    with reused_memory(), PeakMemory(place) as score_memory, counting("scoring", None, progress):
         started = time.perf_counter()
         answers = trained.answers(stack, take)
         seconds = time.perf_counter() - started
