@@ -11,6 +11,7 @@ from scrd import baselines
 from scrd.bench.effects import effects_table, selection_notes, split_notes
 from scrd.bench.found import find
 from scrd.bench.page import write_page
+from scrd.bench.standing import standing
 from scrd.bench.suite_file import read_suite
 from scrd.bench.verdict import printed_figures, verdict
 from scrd.bench.words import points
@@ -60,6 +61,29 @@ def test_figures_are_those_of_the_largest_budget():
         "number 2 here."
     ) in text
     assert verdict([suite], []).startswith("Nothing that the paper prints was measured")
+
+
+def test_ours_stands_beside_the_best_other_row_whatever_its_pooling():
+    suite = read_suite("paper-table1")
+    rows = {"sets": ["lgg-flair", "rsna-cxr"], "seeds": [0]}
+    rows["rows"] = ["ours", "RD4AD", "RD4AD, mean", "PatchCore"]
+    values = {"ours": 0.9, "RD4AD": 0.6, "PatchCore": 0.7}
+    lines = lines_of("paper-table1", "standard", lambda label, *_: values[label], **rows)
+    for line in lines:
+        if line["key"]["method"] == "rd" and line["key"]["data"] == "rsna-cxr":
+            line["by_pooling"]["mean"]["auroc"] = 0.95  # of the row "RD4AD, mean" alone
+    section = standing(suite, lines)
+    assert "`standard`: 256 px, 1,000 iterations, teacher efficientnet_lite0, 1 seed." in section
+    (lgg,) = re.findall(r"\| lgg-flair \| (.*) \|", section)
+    (cxr,) = re.findall(r"\| rsna-cxr \| (.*) \|", section)
+    assert lgg.startswith("90.0") and "70.0 (PatchCore)" in lgg and lgg.endswith("| 2")
+    assert cxr.startswith("90.0") and "95.0 (RD4AD, mean)" in cxr
+    # a set without rivals, a budget without ours, and none at all say nothing
+    alone = [line for line in lines if line["key"]["method"] == "scrd"]
+    assert standing(suite, alone) == standing(suite, []) == ""
+    rivals = [line for line in lines if line["key"]["method"] != "scrd"]
+    assert standing(suite, rivals) == ""
+    assert verdict([suite], lines).startswith("## `ours` beside the others")
 
 
 def test_the_steps_of_the_ablation_are_differences():

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from scrd.bench.effects import base_row, effect, effect_text, split_notes
 from scrd.bench.found import Cell, Found, cell, find
 from scrd.bench.results import Line
+from scrd.bench.standing import standing
 from scrd.bench.suite import Suite
 from scrd.bench.words import markdown, percent, points
 
@@ -59,7 +60,7 @@ def verdict(suites: Sequence[Suite], lines: Sequence[Line]) -> str:
             f"`scrd bench run {COMPARISON} DATA --results FILE` does it.\n"
         )
     comparison = by_name[COMPARISON]
-    parts = ["## What of the paper reproduces\n"]
+    parts = [standing(comparison, lines), "## What of the paper reproduces\n"]
     parts += [f"- {sentence}" for sentence in _claim(comparison, figures)]
     parts += ["", " ".join(_counted(figures)) + "\n", _table(comparison, figures)]
     if ABLATION in by_name:
