@@ -4,8 +4,9 @@
 
 Needs no data and no download: images are drawn, `wide_resnet50_2` has random weights, and so has
 EfficientNet-Lite0 where its package is missing, which changes no speed. Every part runs in a
-process of its own, so that one that fails leaves the others; its last lines are then shown. Figures
-go to `results/performance.jsonl`, and a summary with the bars beside them is printed at the end. A
+process of its own, so that one that fails leaves the others; its last lines are then shown. Where
+anomalib is installed, its reverse distillation takes its turn beside scrd (`peers.py`). Figures go
+to `results/performance.jsonl`, and a summary with the bars beside them is printed at the end. A
 part alone:
 
     python benchmarks/gpu.py --only scoring
@@ -39,6 +40,7 @@ if __name__ != "__mp_main__":
     try:
         import numpy as np
         import torch
+        from peers import ANOMALIB, MIRRORED, reverse_distillation
         from record import record
         from torch import Tensor
 
@@ -71,6 +73,8 @@ BARS = {
     "what deterministic algorithms cost, efficientnet_lite0": (None, "times the others' step"),
     "what deterministic algorithms cost, wide_resnet50_2": (None, "times the others' step"),
     "convolutions, wide_resnet50_2": (0.4, "of the measured bf16 peak"),
+    "training, rd, wide_resnet50_2": (None, "times anomalib's step"),
+    "model, wide_resnet50_2, anomalib": (None, "images/s"),
 }
 
 
@@ -183,6 +187,22 @@ def scoring(device: str) -> None:
                 print(f"{teacher} batch {count:4d} {way:<26} {middle:9.0f}/s", flush=True)
                 best = max(best, middle)
         say(f"model, {teacher}", best)
+        if ANOMALIB and teacher in MIRRORED:
+            peer = reverse_distillation(teacher, SIDE).to(device).eval()
+            best = 0.0
+            for count in sizes:
+                images = images_of(count).expand(-1, 3, -1, -1)
+
+                @torch.inference_mode()
+                def answer(images: Tensor = images, peer: Any = peer) -> Any:
+                    found = peer(images.to(device))
+                    return found.pred_score.cpu(), found.anomaly_map.cpu()
+
+                rates = [throughput(answer, count, seconds=seconds) for _ in range(3)]
+                settings = {"teacher": teacher, "way": "anomalib-rd", "batch": count, "side": SIDE}
+                record("scoring on a GPU", settings, {"images_per_second": rates})
+                best = max(best, statistics.median(rates))
+            say(f"model, {teacher}, anomalib", best)
 
 
 def files(device: str) -> None:
@@ -263,6 +283,13 @@ def training(device: str) -> None:
         say(f"training, {teacher}", plain / step)
         say(f"of the floor, {teacher}", floor / step)
         say(f"what deterministic algorithms cost, {teacher}", step / free)
+    if ANOMALIB:
+        sides = [Variant("yardstick", "rd"), Variant("anomalib", "rd")]
+        timed = [*sides, Variant("scrd", "rd", *HOW[-1])]
+        found = compare(MIRRORED[0], 3, torch.get_num_threads(), 16, device, timed)
+        report(MIRRORED[0], torch.get_num_threads(), 16, device, found)
+        _, theirs, ours = (statistics.median(t[0] for t in times) for times in found.values())
+        say(f"training, rd, {MIRRORED[0]}", theirs / ours)
 
 
 def roofline(device: str) -> None:

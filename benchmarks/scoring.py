@@ -1,4 +1,4 @@
-"""How fast and with how much memory images are scored: eager, compiled, exported, PatchCore.
+"""How fast and with how much memory images are scored: eager, compiled, exported, and by others.
 
 One command for each teacher prepares a model and its exports, measures, and appends the lines to
 `results/performance.jsonl`:
@@ -12,9 +12,11 @@ its own with all cores, and they take turns, so that whatever else the machine d
 them alike. "files" is from image files to `scores.csv` without heat maps, reading included;
 "model" batches of 16 prepared images, the median of five. PatchCore, with the same teacher,
 remembers as many patches as it would of a large data set; chosen at random, not well, which changes
-neither its time nor its size. "eager-unreused" is eager with an allocator that maps large blocks
-afresh, as PyTorch has it where scrd does not step in (`scrd.system.allocator`). What the parity
-gate refuses is timed all the same, and its line says so.
+neither its time nor its size. "anomalib-patchcore" and "anomalib-rd" are anomalib's own models
+behind the same reading and writing, where anomalib is installed; the latter for a ResNet only.
+"eager-unreused" is eager with an allocator that maps large blocks afresh, as PyTorch has it where
+scrd does not step in (`scrd.system.allocator`). What the parity gate refuses is timed all the same,
+and its line says so.
 
     python benchmarks/scoring.py DATA --cold-start
 
@@ -35,10 +37,17 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
+
+if TYPE_CHECKING:  # what an exported model is scored with imports neither, and its memory tells
+    import torch
+    from torch import Tensor
+
+    from scrd.detector import Detector
+    from scrd.scoring.scorer import Inferred, Scorer
 
 WAYS = (
     "eager",
@@ -49,6 +58,8 @@ WAYS = (
     "openvino-bf16",
     "openvino-int8",
     "patchcore",
+    "anomalib-patchcore",
+    "anomalib-rd",
 )
 SIDE, BATCH = 256, 16
 CORES = os.cpu_count() or 1
@@ -138,42 +149,92 @@ def load(work: Path, way: str) -> Any:
 
     torch.set_num_threads(CORES)
     detector = Detector.load(work / "model", device="cpu")
-    if way == "patchcore":
-        return patchcore(work, detector)
+    others = {"patchcore": patchcore, "anomalib-patchcore": anomalib, "anomalib-rd": anomalib}
+    if way in others:
+        return others[way](work, detector, way)
     size = sum(f.stat().st_size for f in (work / "model").iterdir())
     if way == "compiled":
         detector.model.compile()
     return detector, size
 
 
-def patchcore(work: Path, detector: Any) -> Any:
+class Answers(NamedTuple):
+    """What another model says of a batch: maps (B, S, S) and scores (B,), float32, on the CPU."""
+
+    maps: Tensor
+    scores: Tensor
+
+
+def other_scorer(detector: Detector, answer: Callable[[Tensor], Answers]) -> Scorer:
+    """Another model in the place of the detector's, reading and writing as it does."""
+    import torch
+
+    from scrd.scoring.scorer import Inferred, Scorer
+
+    class Other(Scorer):
+        preprocessing, contract = detector.preprocessing, detector.contract
+        calibration, fingerprint = detector.calibration, None
+
+        def infer(self, images: Any, content: Any, maps: bool = True) -> Inferred:
+            found = answer(torch.from_numpy(images))
+            scores = found.scores.double().numpy()
+            pooled = {detector.calibration.pooling: scores}
+            return Inferred(found.maps.numpy(), pooled, np.ones((len(scores), 1)))
+
+    return Other()
+
+
+def some_normals(work: Path, detector: Detector) -> Tensor:
+    """A few training images, (16, C, S, S), float32."""
+    import torch
+
+    from scrd.data.cache import load_images
+
+    normals = sorted((work / "gate" / "train").rglob("*.*"))[:16]
+    loaded = load_images(normals, detector.preprocessing, memory_limit=1 << 30)
+    return torch.from_numpy(loaded.images)
+
+
+def patchcore(work: Path, detector: Detector, way: str) -> tuple[Scorer, int]:
+    """PatchCore of `scrd bench`."""
     import torch
 
     from scrd.baselines.features import extract, patch_features
     from scrd.baselines.method import Budget
     from scrd.baselines.patchcore import BANK_LIMIT, PatchCore
-    from scrd.data.cache import load_images
-    from scrd.scoring.scorer import Inferred, Scorer
 
     config = detector.config
     method = PatchCore(Budget(config.teacher, config.weights, SIDE)).eval()
-    normals = sorted((work / "gate" / "train").rglob("*.*"))[:16]
-    stack = load_images(normals, detector.preprocessing, memory_limit=1 << 30)
-    features = extract(method.teacher, torch.from_numpy(stack.images), "cpu")
+    features = extract(method.teacher, some_normals(work, detector), "cpu")
     patches = patch_features(features).flatten(0, 1)
     method.bank = patches[torch.randperm(len(patches))[:BANK_LIMIT]].clone()
+    return other_scorer(detector, method.score), bytes_of(method)
 
-    class Remembering(Scorer):
-        preprocessing, contract = detector.preprocessing, detector.contract
-        calibration, fingerprint = detector.calibration, None
 
-        def infer(self, images: Any, content: Any, maps: bool = True) -> Inferred:
-            answer = method.score(torch.from_numpy(images))
-            scores = answer.scores.double().numpy()
-            pooled = {detector.calibration.pooling: scores}
-            return Inferred(answer.maps.numpy(), pooled, np.ones((len(scores), 1)))
+def anomalib(work: Path, detector: Detector, way: str) -> tuple[Scorer, int]:
+    """Either of anomalib's models."""
+    import peers
+    import torch
 
-    return Remembering(), sum(t.nbytes for t in method.state_dict().values())
+    from scrd.baselines.patchcore import BANK_LIMIT
+
+    teacher = detector.config.teacher
+    if way == "anomalib-rd":
+        model = peers.reverse_distillation(teacher, SIDE).eval()
+    else:
+        images = some_normals(work, detector).expand(-1, 3, -1, -1)
+        model = peers.patchcore(teacher, BANK_LIMIT, images)
+
+    @torch.inference_mode()
+    def answer(images: Tensor) -> Answers:
+        found = model(images.expand(-1, 3, -1, -1))
+        return Answers(found.anomaly_map[:, 0], found.pred_score.flatten())
+
+    return other_scorer(detector, answer), bytes_of(model)
+
+
+def bytes_of(model: torch.nn.Module) -> int:
+    return sum(t.nbytes for t in model.state_dict().values())
 
 
 def resident(what: str) -> int:
@@ -220,8 +281,17 @@ def serve(work: Path, way: str) -> None:
 
 def measure(work: Path, ways: list[str], repeats: int, teacher: str) -> None:
     """Let all ways take turns, write down what they did, and print it."""
+    from peers import ANOMALIB, MIRRORED
     from record import record
 
+    if not ANOMALIB:
+        print("anomalib is not installed (`pip install scrd[anomalib]`): its ways are left out")
+    ways = [
+        way
+        for way in ways
+        if not way.startswith("anomalib")
+        or (ANOMALIB and (way != "anomalib-rd" or teacher in MIRRORED))
+    ]
     children = {}
     for way in ways:
         command = [sys.executable, __file__, str(work), "--serve", way]

@@ -2,12 +2,14 @@
 
     OMP_NUM_THREADS=2 python benchmarks/training_step.py
     python benchmarks/training_step.py --device cuda --batch 64
+    python benchmarks/training_step.py --teacher wide_resnet50_2 --objectives rd
 
 Both sides work in turn, each in a process of its own, with the same network and objective on the
 same images; see `yardstick.py` for the other side. The time of making noise is left out of the
 comparison and shown apart. With one thread it is the processor's time that counts, so that a busy
 machine will do. On a GPU there is also the floor: the captured step again and again on the same
-inputs, which is what the device does when nothing else is done. The results go to
+inputs, which is what the device does when nothing else is done. With the objective `rd` and where
+anomalib is installed, its reverse distillation takes its turn too (`peers.py`). The results go to
 `results/performance.jsonl`.
 """
 
@@ -21,12 +23,13 @@ import multiprocessing
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
+from peers import ANOMALIB, MIRRORED, reverse_distillation, train_anomalib
 from record import record
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -52,7 +55,7 @@ class Variant(NamedTuple):
     """One thing that is timed.
 
     Attributes:
-        side: ``"yardstick"``, ``"scrd"`` or, on a GPU, ``"floor"``.
+        side: ``"yardstick"``, ``"scrd"``, ``"anomalib"`` or, on a GPU, ``"floor"``.
         objective: its name.
         cached: whether clean features are computed once.
         precision: Fabric's name of it.
@@ -72,21 +75,20 @@ class Variant(NamedTuple):
         return f"{self.side} {self.objective}{kept}{half}{free}"
 
 
-OBJECTIVES_TIMED = ("scrd", "srd", "margin")
+OBJECTIVES_TIMED = ("scrd", "srd", "margin", "rd")
 HOW = ((False, "32-true"), (True, "32-true"), (True, "bf16-mixed"))
 
 
-def variants(device: str) -> list[Variant]:
-    """What is timed there, an objective's yardstick first.
-
-    On a GPU without `margin`, whose yardstick makes its noise on the CPU for minutes.
-    """
+def variants(teacher: str, objectives: Sequence[str], device: str) -> list[Variant]:
+    """What is timed there, an objective's yardstick first."""
     found = []
-    for objective in OBJECTIVES_TIMED if device == "cpu" else OBJECTIVES_TIMED[:2]:
+    for objective in objectives:
         found.append(Variant("yardstick", objective))
         found += [Variant("scrd", objective, *how) for how in HOW]
         if device == "cuda":
             found.append(Variant("floor", objective, *HOW[-1]))
+        if objective == "rd" and ANOMALIB and teacher in MIRRORED:
+            found.append(Variant("anomalib", objective))
     return found
 
 
@@ -138,7 +140,7 @@ def seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def time_variant(
-    model: SCRD, variant: Variant, steps: int, batch: int, device: str
+    model: Any, variant: Variant, steps: int, batch: int, device: str
 ) -> tuple[float, float]:
     """Seconds a step without the noise, and of the noise alone.
 
@@ -149,6 +151,8 @@ def time_variant(
         from yardstick import train_plainly
 
         return train_plainly(model.to(device), images.to(device), variant.objective, steps, batch)
+    if variant.side == "anomalib":
+        return train_anomalib(model.to(device), images.to(device), steps, batch), 0.0
     config = Config(
         objective=variant.objective,
         iterations=steps,
@@ -194,17 +198,24 @@ def worker(
 ) -> None:
     """Time what is asked for until told to end."""
     use_threads(threads if device == "cpu" else max(2, threads))  # a GPU's time is no processor's
-    models: dict[str, SCRD] = {}
+    models: dict[str, Any] = {}
     # a training's first step maps the memory of all others, and a few steps shall speak for many
     with reused_memory() if side == "scrd" else contextlib.nullcontext():
         while (asked := pipe.recv()) is not None:
             variant, steps = asked
             if variant.objective not in models:
-                models[variant.objective] = network(
-                    teacher, variant.objective, plain=side == "yardstick"
+                models[variant.objective] = (
+                    reverse_distillation(teacher, SIDE)
+                    if side == "anomalib"
+                    else network(teacher, variant.objective, plain=side == "yardstick")
                 )
             model = models[variant.objective]
             pipe.send(time_variant(model, variant, steps, batch, device))
+
+
+def _process(variant: Variant) -> str:
+    """Which one times it: the floor is that of scrd's own step."""
+    return "scrd" if variant.side == "floor" else variant.side
 
 
 def compare(
@@ -213,23 +224,22 @@ def compare(
     threads: int,
     batch: int,
     device: str,
-    timed: list[Variant] | None = None,
+    timed: list[Variant],
 ) -> dict[Variant, list[tuple[float, float]]]:
-    """Time every variant, or those of ``timed``, all in turn, ``repeats`` times."""
+    """Time the variants, all in turn, ``repeats`` times."""
     context = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
-    for side in ("yardstick", "scrd"):
+    for side in dict.fromkeys(_process(variant) for variant in timed):
         pipes[side], theirs = context.Pipe()
         given = (theirs, side, teacher, threads, batch, device)
         context.Process(target=worker, args=given, daemon=True).start()
         theirs.close()  # or nobody would notice that the worker died
 
     def ask(variant: Variant, steps: int) -> tuple[float, float]:
-        pipe = pipes["yardstick" if variant.side == "yardstick" else "scrd"]
+        pipe = pipes[_process(variant)]
         pipe.send((variant, steps))
         return pipe.recv()
 
-    timed = variants(device) if timed is None else timed
     steps = STEPS[teacher] if device == "cpu" else STEPS_OF_A_GPU
     found: dict[Variant, list[tuple[float, float]]] = {v: [] for v in timed}
     for repeat in range(-1, repeats):  # the first warms up
@@ -370,13 +380,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument(
+        "--objectives",
+        help="with commas between; on a GPU without margin, whose noise the yardstick makes on the "
+        f"CPU for minutes (default: {', '.join(OBJECTIVES_TIMED)})",
+    )
     options = parser.parse_args()
     use_threads(options.threads)
+    wanted = [o for o in OBJECTIVES_TIMED if options.device == "cpu" or o != "margin"]
+    wanted = options.objectives.split(",") if options.objectives else wanted
     for teacher in STEPS if options.teacher == "both" else [options.teacher]:
-        if options.device == "cpu":
+        if options.device == "cpu" and not options.objectives:
             account(teacher, options.threads, options.repeats)
         given = (options.threads, options.batch, options.device)
-        found = compare(teacher, options.repeats, *given)
+        timed = variants(teacher, wanted, options.device)
+        found = compare(teacher, options.repeats, *given, timed)
         report(teacher, *given, found)
 
 
