@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from scrd.bench.found import Found, cell, find
 from scrd.bench.results import Line
-from scrd.bench.suite import Row, Suite
+from scrd.bench.suite import OWN, Row, Suite
 from scrd.bench.words import DASH, cell_text, markdown, percent
+from scrd.model.scores import POOLINGS
 
 OURS = "ours"
 """Label of this software's own detector in a comparison."""
@@ -16,7 +18,10 @@ _MEASURES = {"auroc": "AUROC", "pointing_hit_rate": "pointing", "pixel_ap": "pix
 
 
 def standing(suite: Suite, lines: Sequence[Line]) -> str:
-    """Our own detector and, on each set, the best of the other rows by each measure.
+    """Our own detector and, on each set, the best of the others by each measure.
+
+    Of the others every way of pooling their maps counts that needs no labels, their own first;
+    of ours the score that it gives.
 
     Args:
         suite: a comparison of methods.
@@ -36,17 +41,28 @@ def standing(suite: Suite, lines: Sequence[Line]) -> str:
 
 def _of_set(found: Found, ours: Row, data: str) -> list[str]:
     """The cells of one set; none where either side is missing."""
-    others = [row for row in found.distinct_rows() if row is not ours]
-    count = sum((row.label, data) in found.runs for row in others)
-    if count == 0 or (ours.label, data) not in found.runs:
+    others = [row for row in found.distinct_rows() if row.label != ours.label]
+    others = [row for row in others if (row.label, data) in found.runs]
+    if not others or (ours.label, data) not in found.runs:
         return []
     cells = []
     for measure in _MEASURES:
-        several = ((row.label, cell(found, row, data, measure)) for row in found.rows())
-        known = [(c.mean, label) for label, c in several if c and label != ours.label]
-        best = f"{percent(max(known)[0])} ({max(known)[1]})" if known else DASH
-        cells += [cell_text(cell(found, ours, data, measure)), best]
-    return [data, *cells, str(count)]
+        values = _values(found, others, data, measure)
+        best = max(values, key=lambda value: value[0], default=None)
+        told = DASH if best is None else f"{percent(best[0])} ({best[1]})"
+        cells += [cell_text(cell(found, ours, data, measure)), told]
+    return [data, *cells, str(len(others))]
+
+
+def _values(
+    found: Found, rows: Sequence[Row], data: str, measure: str
+) -> Iterator[tuple[float, str]]:
+    """Every value of some rows and its name, under each way of pooling their maps."""
+    for row in rows:
+        for pooling in (OWN, *POOLINGS):
+            value = cell(found, replace(row, pooling=pooling), data, measure)
+            if value is not None:
+                yield value.mean, row.label if pooling == OWN else f"{row.label}, {pooling}"
 
 
 def _section(found: Found, ours: Row, body: Sequence[Sequence[str]]) -> str:
@@ -55,8 +71,8 @@ def _section(found: Found, ours: Row, body: Sequence[Sequence[str]]) -> str:
     settings = found.suite.run(ours, found.budget, found.sets[0], 0).config
     return (
         f"## `{OURS}` beside the others\n\n"
-        f"`scrd` as it comes and, of the other rows of “{found.suite.title}”, the best by each "
-        f"measure, whichever that is. Budget "
+        f"`scrd` by its own score and, of the other methods of “{found.suite.title}”, the best by "
+        f"each measure, whichever method and pooling of its map that is. Budget "
         f"`{found.budget}`: {settings.image_size} px, {settings.iterations:,} iterations, teacher "
         f"{settings.teacher}, {min(seeds)} seed{'s' * (min(seeds) > 1)}. In %.\n\n"
         f"{markdown(['', *header, 'others'], body)}"
