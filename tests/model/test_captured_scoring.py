@@ -52,6 +52,21 @@ def test_in_place_as_eagerly_whatever_the_size_of_a_batch(model):
     assert run.fixed
 
 
+def test_batches_that_grow_one_by_one_are_not_each_captured_for(model, monkeypatch):
+    made = []
+    slot = module._Slot
+    monkeypatch.setattr(
+        module, "_Slot", lambda m, shape, d: made.append(shape[0]) or slot(m, shape, d)
+    )
+    run = Runner(model, fixed=True)
+    run.together = 1
+    while run._slots.qsize() > 1:  # one place, which every batch meets
+        run._slots.get()
+    for count in (1, 2, 3, 4, 5, 6):
+        assert_same(run(*images(count, count)), infer(model, *images(count, count)))
+    assert made == [1, 2, 4, 8]
+
+
 def test_maps_only_when_asked_for(model):
     for fixed in (True, False):
         run = Runner(model, fixed=fixed)

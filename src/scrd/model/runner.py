@@ -27,9 +27,11 @@ TOLERANCE = 1e-3
 class Runner:
     """Runs a trained model; may be called by several threads at once.
 
-    On a CUDA device everything from pixels to statistics is one graph, captured for the largest
-    batch seen; smaller ones are filled up. The first batch is also run eagerly, and where the two
-    disagree, or nothing can be captured, all is run eagerly, which a warning says once.
+    On a CUDA device everything from pixels to statistics is one graph, captured for the size of the
+    first batch; smaller ones are filled up, and for a larger one another graph is captured, of
+    twice the size at least, so that a service whose batches grow one by one does not stop for each.
+    The batch that it is captured for is also run eagerly, and where the two disagree, or nothing
+    can be captured, all is run eagerly, which a warning says once.
 
     Args:
         model: in eval mode, on its device; it must stay as it is.
@@ -69,17 +71,20 @@ class Runner:
         model, slot = self._slots.get()
         try:
             if slot is None or not slot.takes(images):
-                slot = self._new_slot(model, images, content)
+                room = len(images)
+                if slot is not None and room > len(slot.images):
+                    room = max(room, 2 * len(slot.images))
+                slot = self._new_slot(model, images, content, room)
             if slot is None:
                 return self(images, content, maps=maps)
             return slot.run(images, content, maps)
         finally:
             self._slots.put((model, slot))
 
-    def _new_slot(self, model: SCRD, images: Tensor, content: Tensor) -> _Slot | None:
+    def _new_slot(self, model: SCRD, images: Tensor, content: Tensor, room: int) -> _Slot | None:
         try:
             with capturing:
-                slot = _Slot(model, images, next(model.parameters()).device)
+                slot = _Slot(model, (room, *images.shape[1:]), next(model.parameters()).device)
                 expected = infer(self.model, images, content)
             difference = _difference(slot.run(images, content, True), expected)
             if difference <= TOLERANCE:
@@ -95,16 +100,16 @@ class Runner:
 class _Slot:
     """Tensors that stay in place on host and device, and the graph that works on them."""
 
-    def __init__(self, model: SCRD, images: Tensor, device: torch.device) -> None:
+    def __init__(self, model: SCRD, shape: Sequence[int], device: torch.device) -> None:
         self.device = device
         self.stream = _stream(device)
         pinned = device.type == "cuda"
-        count, _, side, _ = images.shape
+        count, _, side, _ = shape
         self.host = (
-            torch.empty_like(images, pin_memory=pinned),
+            torch.empty(*shape, pin_memory=pinned),
             torch.empty(count, side, side, dtype=torch.bool, pin_memory=pinned),
         )
-        self.images = torch.zeros(images.shape, device=device).contiguous(
+        self.images = torch.zeros(*shape, device=device).contiguous(
             memory_format=torch.channels_last
         )
         self.content = torch.ones(count, side, side, dtype=torch.bool, device=device)
