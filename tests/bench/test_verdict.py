@@ -160,3 +160,15 @@ def test_the_page_opens_with_it_then_contents_then_tables(tmp_path):
     first_screen = page[: page.index("## Contents")]
     assert len(first_screen.splitlines()) < 45
     assert "| – | – | – |" not in page
+
+
+def test_a_single_figure_stands_on_the_page_only_where_there_is_no_comparison(tmp_path):
+    chosen = {"sets": ["rsna-cxr"], "seeds": [0]}
+    alone = lines_of("paper-table5", "shipped", lambda *_: 0.9, rows=["ours"], **chosen)
+    several = lines_of("paper-table5", "standard", lambda *_: 0.8, rows=["ours", "RD4AD"], **chosen)
+    for lines, budgets in ((alone, ["shipped"]), ([*alone, *several], ["standard"])):
+        path = tmp_path / "results.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_page([path], [read_suite("paper-table5")], tmp_path)
+        page = (tmp_path / "results.md").read_text(encoding="utf-8")
+        assert re.findall("### Table 5: size: (.*)", page) == budgets

@@ -87,6 +87,8 @@ def write_page(results: Sequence[Path], suites: Sequence[Suite], out: Path) -> l
     contents, idle = [], []
     for suite in suites:
         reported = [f for budget in suite.budgets if (f := find(suite, budget, lines)).runs]
+        # a single figure is no comparison, where there are others
+        reported = [f for f in reported if len(f.runs) > 1] or reported
         if not reported:
             idle.append(f"`scrd bench run {suite.name} DATA --results FILE`")
             continue
