@@ -73,14 +73,14 @@ def test_pairs_are_crossed():
     model = ReContrast(small_budget()).eval()
     image = blobs(2, seed=1)
     with torch.no_grad():
-        targets, decoded = model.pairs(image)
+        targets, decoded = model.pairs(image, model.teacher(image))
         for frozen, trainable in zip(targets[:3], targets[3:], strict=True):
             # before any training they agree
             assert_close(frozen, trainable, rtol=1e-3, atol=1e-4)
         changed = copy.deepcopy(model)
         for p in changed.encoder.parameters():
             p.mul_(1.1)
-        new_targets, new_decoded = changed.pairs(image)
+        new_targets, new_decoded = changed.pairs(image, changed.teacher(image))
     same = [torch.allclose(a, b) for a, b in zip(targets, new_targets, strict=True)]
     assert same == [True] * 3 + [False] * 3
     # what stands against the frozen encoder is made from the trainable one, and the reverse
@@ -91,10 +91,11 @@ def test_pairs_are_crossed():
 def test_no_gradient_reaches_an_encoder_through_a_target():
     # in training mode the two halves of the batch touch through BatchNorm's statistics
     model = ReContrast(small_budget()).eval()
-    targets, decoded = model.pairs(blobs(2, seed=1))
+    image = blobs(2, seed=1)
+    targets, decoded = model.pairs(image, model.teacher(image))
     hard_mined_distance(targets[3:], decoded[3:], -3.0).backward()
     assert all(p.grad is None or not p.grad.any() for p in model.encoder.parameters())
-    targets, decoded = model.pairs(blobs(2, seed=1))
+    targets, decoded = model.pairs(image, model.teacher(image))
     hard_mined_distance(targets[:3], decoded[:3], -3.0).backward()
     convolutions = [p for p in model.encoder.parameters() if p.ndim == 4]
     assert all(p.grad.any() for p in convolutions)

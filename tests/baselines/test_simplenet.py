@@ -53,17 +53,6 @@ def test_features_have_the_stated_spread(trained):
     assert float(spread) == pytest.approx(FEATURE_STD, rel=0.1)
 
 
-def test_answers_do_not_depend_on_whether_features_were_cached(monkeypatch):
-    answers = []
-    for limit in (2**30, 0):
-        monkeypatch.setattr("scrd.baselines.simplenet._CACHE_LIMIT", limit)
-        model = SimpleNet(small_budget())
-        model.fit(blobs(8, seed=0))
-        assert (model._cached(blobs(8, seed=0)) is None) == (limit == 0)
-        answers.append(model.score(blobs(3, seed=1)).scores)
-    torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-4)
-
-
 def test_planted_anomalies_score_higher_and_most_around_their_place(trained):
     images, labels = planted(10, seed=1)
     answer = trained.score(images)

@@ -14,6 +14,10 @@ from scrd.model.teacher import Teacher, build_teacher
 BATCH = 32
 """Images that go through the teacher together where a method passes over the whole set once."""
 
+KEPT = 4 * 2**30
+"""Bytes, at most, of what was computed of the training images and is kept for later steps; as much
+as `scrd` itself may keep."""
+
 NEIGHBOURHOOD = 3
 """Side p, in positions, of the neighbourhood that a patch feature averages."""
 
@@ -45,6 +49,53 @@ def extract_all(teacher: Teacher, images: Tensor, device: str) -> Iterator[tuple
     """Yield :func:`extract` of (N, C, S, S) images in their order, ``BATCH`` images at a time."""
     for start in range(0, len(images), BATCH):
         yield extract(teacher, images[start : start + BATCH], device)
+
+
+class OncePerImage:
+    """What a training needs of each image in every step, computed when it is first asked for.
+
+    That is what `scrd` does with its teacher's features; a rival shall not compute them again and
+    again. They are kept where all images have room, on a GPU in half of the memory that is free;
+    elsewhere each step computes its own.
+
+    Args:
+        compute: from images (B, C, S, S), float32, on the CPU, to tensors (B, ...) on the device,
+            each row of which depends on its own image alone.
+        images: (N, C, S, S), the training images.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], tuple[Tensor, ...]], images: Tensor) -> None:
+        self._compute, self._images = compute, images
+        self._kept: list[Tensor] | None = None
+        first = compute(images[:1])
+        room = KEPT
+        if first[0].is_cuda:
+            room = min(room, torch.cuda.mem_get_info(first[0].device)[0] // 2)
+        if sum(one.nbytes for one in first) * len(images) <= room:
+            self._kept = [_empty_rows(one, len(images)) for one in first]
+            self._known = torch.zeros(len(images), dtype=torch.bool)
+
+    def __call__(self, index: Tensor) -> tuple[Tensor, ...]:
+        """Of the images at ``index``, (B,), int64: (B, ...) each, on the device."""
+        if self._kept is None:
+            return self._compute(self._images[index])
+        if len(new := index[~self._known[index]]):
+            for kept, computed in zip(self._kept, self._compute(self._images[new]), strict=True):
+                kept[new.to(kept.device)] = computed
+            self._known[new] = True
+        return tuple(kept[index.to(kept.device)] for kept in self._kept)
+
+
+def _empty_rows(like: Tensor, count: int) -> Tensor:
+    """Room for (count, ...), laid out as ``like``, or each step would turn it over."""
+    last = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty(
+        count,
+        *like.shape[1:],
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
 
 
 def patch_features(features: tuple[Tensor, ...]) -> Tensor:

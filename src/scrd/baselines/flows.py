@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scrd.baselines.features import extract, extract_all, seeded_teacher
+from scrd.baselines.features import OncePerImage, extract, extract_all, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.errors import ScrdError
 from scrd.model.backbone import STRIDES
@@ -108,9 +108,11 @@ class FastFlow(Baseline):
             lr=FASTFLOW_RATE,
             weight_decay=FASTFLOW_DECAY,
         )
+        device = self.budget.device
+        features = OncePerImage(lambda some: extract(self.teacher, some, device), images)
         for step in range(self.budget.iterations):
             index = batch_indices(step, self.budget.batch_size, len(images), self.budget.seed)
-            loss = self.loss(*self._encode(images[index]))
+            loss = self.loss(*self._encode(features(index)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -119,12 +121,12 @@ class FastFlow(Baseline):
     @torch.no_grad()
     def score(self, images: Tensor) -> Answer:
         """See the base class. Maps and scores are in [−1, 0]."""
-        maps = self.map(self._encode(images)[0]).squeeze(1).cpu()
+        features = extract(self.teacher, images, self.budget.device)
+        maps = self.map(self._encode(features)[0]).squeeze(1).cpu()
         return Answer(maps.amax(dim=(1, 2)), maps)
 
-    def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def _encode(self, features: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
         """Latents z_k, (B, C_k, H_k, W_k), and logarithms of the Jacobians, (B,), by scale."""
-        features = extract(self.teacher, images, self.budget.device)
         parts = zip(self.flows, self.norms, features, strict=True)
         latents, jacobians = zip(*(flow(norm(u)) for flow, norm, u in parts), strict=True)
         return list(latents), list(jacobians)
@@ -174,13 +176,12 @@ class CFlow(Baseline):
         self.to(budget.device).train()
         generator = torch.Generator().manual_seed(budget.seed)
         optimizer = torch.optim.Adam([p for p in self.flows.parameters() if p.requires_grad])
+        features = OncePerImage(lambda some: extract(self.teacher, some, budget.device), images)
         for step in range(budget.iterations):
             for group in optimizer.param_groups:
                 group["lr"] = CFLOW_RATE * rate_factor(step, budget.iterations)
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
-            for flow, u in zip(
-                self.flows, extract(self.teacher, images[index], budget.device), strict=True
-            ):
+            for flow, u in zip(self.flows, features(index), strict=True):
                 fibres, positions = self._fibres(u)
                 order = torch.randperm(len(fibres), generator=generator)[: STEPS * FIBRES]
                 for part in torch.split(order.to(u.device), FIBRES):

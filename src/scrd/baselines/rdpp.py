@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from scrd.baselines.features import extract, seeded_teacher
+from scrd.baselines.features import OncePerImage, extract, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.blocks import stage_plan
 from scrd.model.bottleneck import Bottleneck
@@ -214,19 +214,19 @@ class RDPP(Baseline):
             betas=BETAS,
         )
         generator = torch.Generator().manual_seed(budget.seed)
+        features = OncePerImage(lambda some: extract(self.teacher, some, budget.device), images)
         for step in range(budget.iterations):
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
             image = images[index].to(budget.device).expand(-1, 3, -1, -1)
             size = (image.shape[2], image.shape[3])
             drawn = sample_perturbation(len(image), size, NOISE, generator)
             perturbed, _ = apply_perturbation(image, drawn, NOISE)
-            both = torch.cat([image, perturbed]).contiguous(memory_format=torch.channels_last)
-            features = self.teacher(both)
-            clean, noisy = zip(*(f.chunk(2) for f in features), strict=True)
-            projected, cleaned = zip(*(p.chunk(2) for p in self.project(features)), strict=True)
+            clean, noisy = features(index), extract(self.teacher, perturbed, budget.device)
+            both = [torch.cat(pair) for pair in zip(clean, noisy, strict=True)]
+            projected, cleaned = zip(*(p.chunk(2) for p in self.project(both)), strict=True)
             positions = [
                 torch.randperm(f[0, 0].numel(), generator=generator)[:TRANSPORT_POINTS].to(f.device)
-                for f in features
+                for f in clean
             ]
             student = self.student(self.bottleneck(projected))
             distances = [flat_distance(u, v) for u, v in zip(clean, student, strict=True)]

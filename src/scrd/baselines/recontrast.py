@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from scrd.baselines.features import seeded_teacher
+from scrd.baselines.features import OncePerImage, extract, seeded_teacher
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.model.blocks import conv1x1, stage_plan
 from scrd.model.bottleneck import Bottleneck
@@ -145,14 +145,18 @@ class ReContrast(Baseline):
             self.to_frozen = nn.ModuleList(conv1x1(c, c) for c in channels)
             self.to_trainable = nn.ModuleList(conv1x1(c, c) for c in channels)
 
-    def pairs(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Encode and decode (B, 1 or 3, S, S).
+    def pairs(self, image: Tensor, frozen: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
+        """Encode with the trainable encoder and decode both encoders' features.
+
+        Args:
+            image: (B, 1 or 3, S, S).
+            frozen: the frozen encoder's features of it.
 
         Returns:
             Targets and their decoded counterparts, six of each, (B, C_k, H_k, W_k): the frozen
             encoder's three scales, then the trainable one's.
         """
-        frozen, trainable = self.teacher(image), self.encoder(image)
+        trainable = self.encoder(image)
         fed = [torch.cat(both) for both in zip(trainable, frozen, strict=True)]
         decoded = [d.chunk(2) for d in self.decoder(self.bottleneck(fed))]
         outputs = [h(d[0]) for h, d in zip(self.to_frozen, decoded, strict=True)]
@@ -176,10 +180,11 @@ class ReContrast(Baseline):
             eps=EPSILON,
             amsgrad=True,
         )
+        frozen = OncePerImage(lambda some: extract(self.teacher, some, budget.device), images)
         for step in range(budget.iterations):
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
             image = images[index].to(budget.device).contiguous(memory_format=torch.channels_last)
-            targets, decoded = self.pairs(image)
+            targets, decoded = self.pairs(image, frozen(index))
             # both pairs' scales in one sum, each pair counting one half
             loss = hard_mined_distance(targets, decoded, hardness(step, budget.iterations)) / 2
             optimizer.zero_grad(set_to_none=True)
@@ -192,7 +197,7 @@ class ReContrast(Baseline):
         """Score by the maximum of the smoothed map, a distance in [0, 12]."""
         self.eval()
         image = images.to(self.budget.device).contiguous(memory_format=torch.channels_last)
-        targets, decoded = self.pairs(image)
+        targets, decoded = self.pairs(image, self.teacher(image))
         distances = [distance_map(t, d) for t, d in zip(targets, decoded, strict=True)]
         ones = targets[0].new_ones(len(images), len(targets))
         maps = anomaly_map(distances, ones, images.shape[-1])

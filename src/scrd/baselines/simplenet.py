@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scrd.baselines.features import BATCH, extract, patch_features, seeded_teacher, upsample
+from scrd.baselines.features import OncePerImage, extract, patch_features, seeded_teacher, upsample
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.training.batches import batch_indices
 
@@ -27,8 +27,6 @@ SLOPE = 0.2
 
 ADAPTOR_RATE, DISCRIMINATOR_RATE, WEIGHT_DECAY = 1e-4, 2e-4, 1e-5
 """Learning rates and weight decay of Adam (the paper's implementation details)."""
-
-_CACHE_LIMIT = 4 * 2**30  # bytes of patch features of the training set kept on the CPU
 
 
 class SimpleNet(Baseline):
@@ -68,12 +66,12 @@ class SimpleNet(Baseline):
             )
 
     def fit(self, images: Tensor) -> None:
-        """See the base class. Patch features are computed once where 4 GiB hold them all."""
+        """See the base class."""
         device = self.budget.device
         self.to(device).train()
         drawn = batch_indices(0, SCALE_IMAGES, len(images), self.budget.seed)
         self.scale = FEATURE_STD / self._embed(images[drawn]).var(dim=(0, 1)).mean().sqrt()
-        cache = self._cached(images)
+        embedded = OncePerImage(lambda some: (self._embed(some),), images)
         generator = torch.Generator(device).manual_seed(self.budget.seed)
         optimizer = torch.optim.Adam(
             [
@@ -84,7 +82,7 @@ class SimpleNet(Baseline):
         )
         for step in range(self.budget.iterations):
             index = batch_indices(step, self.budget.batch_size, len(images), self.budget.seed)
-            patches = self._embed(images[index]) if cache is None else cache[index].to(device)
+            (patches,) = embedded(index)
             adapted = self.adaptor(patches.flatten(0, 1))
             noise = torch.empty_like(adapted).normal_(0, NOISE, generator=generator)
             normality = self.discriminator(torch.cat([adapted, adapted + noise])).squeeze(1)
@@ -104,17 +102,6 @@ class SimpleNet(Baseline):
     def _embed(self, images: Tensor) -> Tensor:
         """(B, P, C_2 + C_3), float32, scaled patch features, on the device of the budget."""
         return patch_features(extract(self.teacher, images, self.budget.device)) * self.scale
-
-    def _cached(self, images: Tensor) -> Tensor | None:
-        """Scaled patch features of the whole set, (N, P, C), on the CPU, unless too many."""
-        first = self._embed(images[:1])
-        if first.numel() * first.element_size() * len(images) > _CACHE_LIMIT:
-            return None
-        cache = torch.empty(len(images), *first.shape[1:])
-        for start in range(0, len(images), BATCH):
-            patches = self._embed(images[start : start + BATCH])
-            cache[start : start + len(patches)] = patches
-        return cache
 
 
 def truncated_l1(normal: Tensor, noisy: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scrd.baselines.features import extract, seeded_teacher, upsample
+from scrd.baselines.features import OncePerImage, extract, seeded_teacher, upsample
 from scrd.baselines.method import Answer, Baseline, Budget
 from scrd.training.batches import batch_indices
 
@@ -251,11 +251,12 @@ class UniAD(Baseline):
         optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         generator = torch.Generator().manual_seed(budget.seed)
         loss = torch.zeros(())
+        tokens_of = OncePerImage(lambda some: (self.tokens(some),), images)
         for step in range(budget.iterations):
             if step == math.ceil(DECAY_AT * budget.iterations):
                 optimizer.param_groups[0]["lr"] *= DECAY
             index = batch_indices(step, budget.batch_size, len(images), budget.seed)
-            tokens = self.tokens(images[index])
+            (tokens,) = tokens_of(index)
             noise = torch.randn(tokens.shape, generator=generator).to(tokens.device)
             loss = F.mse_loss(self.reconstruct(jitter(tokens, noise)), tokens)
             optimizer.zero_grad(set_to_none=True)
