@@ -46,7 +46,7 @@ def test_without_room_for_all_each_step_computes_its_own(counted, monkeypatch):
     assert len(seen) == 4
 
 
-@pytest.mark.parametrize("name", ["rdpp", "recontrast", "simplenet", "uniad"])
+@pytest.mark.parametrize("name", ["dinomaly", "rdpp", "recontrast", "simplenet", "uniad"])
 def test_answers_do_not_depend_on_what_is_kept(name, monkeypatch):
     answers = []
     for room in (2**30, 0):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from scrd.baselines.features import seeded_teacher
+from scrd.baselines.features import OncePerImage, seeded_teacher
 from scrd.baselines.layers import LAYERS, encode, find_vit
 from scrd.baselines.linear_attention import HEAD, LinearLayer, Perceptron
 from scrd.baselines.method import Answer, Baseline, Budget
@@ -86,7 +87,7 @@ def scale_easy_gradient(target: Tensor, decoded: Tensor, share: float) -> Tensor
     return torch.where(easy, held + EASY_FACTOR * (decoded - held), decoded)
 
 
-def loose_loss(targets: tuple[Tensor, ...], decoded: tuple[Tensor, ...], share: float) -> Tensor:
+def loose_loss(targets: Sequence[Tensor], decoded: Sequence[Tensor], share: float) -> Tensor:
     """Cosine distance of flattened maps, averaged over groups and batch, hard positions first.
 
     Args:
@@ -145,26 +146,28 @@ class Dinomaly(Baseline):
             for part in (self.entrance, self.bottleneck, self.decoder, self.exits):
                 part.apply(_initialise)
 
-    def pairs(self, image: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Encode and decode (B, 1 or 3, S, S).
+    def decode(self, fused: Tensor) -> tuple[Tensor, Tensor]:
+        """Rebuild both groups from what is fused of them.
+
+        Args:
+            fused: (B, C, h, w), see :func:`scrd.baselines.layers.encode`.
 
         Returns:
-            Targets and what was decoded, (B, C_g, h, w) each: the shallow group and the deep one.
+            The shallow group and the deep one, (B, C_g, h, w) each.
         """
-        encoded = encode(self.teacher, image)
-        size = encoded.fused.shape[-2:]
-        tokens = self.bottleneck(self.entrance(encoded.fused.flatten(2).mT))
+        size = fused.shape[-2:]
+        tokens = self.bottleneck(self.entrance(fused.flatten(2).mT))
         outputs = []
         for layer in self.decoder:
             tokens = layer(tokens)
             outputs.append(tokens)
         first, last = torch.stack(outputs).chunk(2)
         grouped = (last.mean(dim=0), first.mean(dim=0))  # the decoder goes from deep to shallow
-        decoded = tuple(
+        shallow, deep = (
             exit_(group).mT.unflatten(2, size)
             for exit_, group in zip(self.exits, grouped, strict=True)
         )
-        return encoded.groups, decoded
+        return shallow, deep
 
     def fit(self, images: Tensor) -> None:
         """Train bottleneck and decoder."""
@@ -179,12 +182,13 @@ class Dinomaly(Baseline):
             eps=EPSILON,
             amsgrad=True,
         )
+        encoded = OncePerImage(self._encode, images)
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)  # of the dropout
             for step in range(budget.iterations):
                 index = batch_indices(step, budget.batch_size, len(images), budget.seed)
-                targets, decoded = self.pairs(images[index].to(budget.device))
-                loss = loose_loss(targets, decoded, easy_share(step, budget.iterations))
+                fused, *groups = encoded(index)
+                loss = loose_loss(groups, self.decode(fused), easy_share(step, budget.iterations))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(trained, GRADIENT_NORM)
@@ -197,15 +201,20 @@ class Dinomaly(Baseline):
         """Score by the mean of the smoothed map's highest 1 %, a distance in [0, 2]."""
         self.eval()
         size = images.shape[-1]
+        fused, *groups = self._encode(images)
         distances = [
-            distance_map(t, d).unsqueeze(1)
-            for t, d in zip(*self.pairs(images.to(self.budget.device)), strict=True)
+            distance_map(t, d).unsqueeze(1) for t, d in zip(groups, self.decode(fused), strict=True)
         ]
         maps = torch.stack(distances).mean(dim=0)
         maps = F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
         maps = gaussian_blur(maps, KERNEL, SMOOTHING).squeeze(1)
         highest = maps.flatten(1).topk(max(1, int(TOP * size * size)), dim=1).values
         return Answer(highest.mean(dim=1).cpu(), maps.cpu())
+
+    def _encode(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is fused of (B, C, S, S) images, the shallow group and the deep one."""
+        fused, groups = encode(self.teacher, images.to(self.budget.device))
+        return fused, *groups
 
 
 def _initialise(module: nn.Module) -> None:
