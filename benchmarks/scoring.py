@@ -149,9 +149,13 @@ def load(work: Path, way: str) -> Any:
 
     torch.set_num_threads(CORES)
     detector = Detector.load(work / "model", device="cpu")
-    others = {"patchcore": patchcore, "anomalib-patchcore": anomalib, "anomalib-rd": anomalib}
+    others = {
+        "patchcore": patchcore,
+        "anomalib-patchcore": anomalib_patchcore,
+        "anomalib-rd": anomalib_rd,
+    }
     if way in others:
-        return others[way](work, detector, way)
+        return others[way](work, detector)
     size = sum(f.stat().st_size for f in (work / "model").iterdir())
     if way == "compiled":
         detector.model.compile()
@@ -195,7 +199,7 @@ def some_normals(work: Path, detector: Detector) -> Tensor:
     return torch.from_numpy(loaded.images)
 
 
-def patchcore(work: Path, detector: Detector, way: str) -> tuple[Scorer, int]:
+def patchcore(work: Path, detector: Detector) -> tuple[Scorer, int]:
     """PatchCore of `scrd bench`."""
     import torch
 
@@ -211,19 +215,25 @@ def patchcore(work: Path, detector: Detector, way: str) -> tuple[Scorer, int]:
     return other_scorer(detector, method.score), bytes_of(method)
 
 
-def anomalib(work: Path, detector: Detector, way: str) -> tuple[Scorer, int]:
-    """Either of anomalib's models."""
+def anomalib_patchcore(work: Path, detector: Detector) -> tuple[Scorer, int]:
     import peers
-    import torch
 
     from scrd.baselines.patchcore import BANK_LIMIT
 
-    teacher = detector.config.teacher
-    if way == "anomalib-rd":
-        model = peers.reverse_distillation(teacher, SIDE).eval()
-    else:
-        images = some_normals(work, detector).expand(-1, 3, -1, -1)
-        model = peers.patchcore(teacher, BANK_LIMIT, images)
+    images = some_normals(work, detector).expand(-1, 3, -1, -1)
+    return anomalib_scorer(detector, peers.patchcore(detector.config.teacher, BANK_LIMIT, images))
+
+
+def anomalib_rd(work: Path, detector: Detector) -> tuple[Scorer, int]:
+    import peers
+
+    return anomalib_scorer(detector, peers.reverse_distillation(detector.config.teacher, SIDE))
+
+
+def anomalib_scorer(detector: Detector, model: torch.nn.Module) -> tuple[Scorer, int]:
+    import torch
+
+    model.eval()
 
     @torch.inference_mode()
     def answer(images: Tensor) -> Answers:

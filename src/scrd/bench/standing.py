@@ -8,13 +8,13 @@ from dataclasses import replace
 from scrd.bench.found import Found, cell, find
 from scrd.bench.results import Line
 from scrd.bench.suite import OWN, Row, Suite
-from scrd.bench.words import DASH, cell_text, markdown, percent
+from scrd.bench.words import DASH, NAMES, PLACES, cell_text, markdown, percent
 from scrd.model.scores import POOLINGS
 
 OURS = "ours"
 """Label of this software's own detector in a comparison."""
 
-_MEASURES = {"auroc": "AUROC", "pointing_hit_rate": "pointing", "pixel_ap": "pixel AP"}
+_MEASURES = {name: {**NAMES, **PLACES}[name] for name in ("auroc", "pointing_hit_rate", "pixel_ap")}
 
 
 def standing(suite: Suite, lines: Sequence[Line]) -> str:

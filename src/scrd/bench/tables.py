@@ -22,7 +22,7 @@ from scrd.bench.found import (
     times_slower,
 )
 from scrd.bench.suite import METRICS, SELECTIONS
-from scrd.bench.words import DASH, cell_text, column_texts, markdown
+from scrd.bench.words import DASH, PLACES, cell_text, column_texts, markdown
 
 
 def accuracy_table(found: Found, metric: str) -> str:
@@ -99,7 +99,6 @@ def cost_table(found: Found) -> str:
     return markdown(["method", "AUROC", *titles], body)
 
 
-_PLACES = {"pointing_hit_rate": "pointing", "pixel_ap": "pixel AP", "aupro": "AUPRO"}
 _REFERENCES = {
     "brightest_place_hit_rate": "brightest place",
     "centre_hit_rate": "centre of the image",
@@ -122,7 +121,7 @@ def findings_table(found: Found, data: str) -> str:
     distinct = found.distinct_rows()
     places = [
         column_texts([cell(found, row, data, name) if row in distinct else None for row in rows])
-        for name in (_PLACES if marked else ())
+        for name in (PLACES if marked else ())
     ]
     by_image = any(cell(found, row, data, VERDICTS[2]) is not None for row in rows)
     shown = VERDICTS if by_image else VERDICTS[:2]
@@ -133,13 +132,13 @@ def findings_table(found: Found, data: str) -> str:
         body.append([row.label, *where, *verdicts])
     for name, title in _REFERENCES.items() if marked else ():
         # neither depends on the run
-        rest = [""] * (len(_PLACES) - 1 + len(shown))
+        rest = [""] * (len(PLACES) - 1 + len(shown))
         body.append([title, f"{100 * marked[0][name]:.1f}", *rest])
     rates = {line["key"]["settings"]["false_alarm_rate"] for line in lines}
     asked = f" at {100 * rates.pop():g} %" if len(rates) == 1 else ""
     pair = (f"sensitivity{asked}", "false alarms")
     told = (*pair, *(f"{title}, by image" for title in pair))
-    titles = [*(_PLACES.values() if marked else ()), *told[: len(shown)]]
+    titles = [*(PLACES.values() if marked else ()), *told[: len(shown)]]
     return markdown(["method", *titles], body)
 
 
@@ -169,7 +168,7 @@ def csv_table(found: Found) -> str:
     header = ["label", "method", "pooling", "data", "seeds"]
     for metric in METRICS:
         header += [metric, f"{metric}_sd", f"{metric}_low", f"{metric}_high"]
-    header += [*VERDICTS, *_PLACES, *COSTS, "paper_auroc"]
+    header += [*VERDICTS, *PLACES, *COSTS, "paper_auroc"]
     file = io.StringIO()
     writer = csv.DictWriter(file, header, lineterminator="\n")
     writer.writeheader()
@@ -189,7 +188,7 @@ def csv_table(found: Found) -> str:
                     values |= {metric: c.mean, f"{metric}_sd": c.deviation}
                     if c.interval:
                         values[f"{metric}_low"], values[f"{metric}_high"] = c.interval
-            for name in (*VERDICTS, *_PLACES):
+            for name in (*VERDICTS, *PLACES):
                 c = cell(found, row, data, name)
                 if c is not None:
                     values[name] = c.mean

@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from scrd.bench.found import Cell
 
 NAMES = {"auroc": "AUROC", "ap": "average precision", "f1": "F1", "acc": "accuracy"}
+PLACES = {"pointing_hit_rate": "pointing", "pixel_ap": "pixel AP", "aupro": "AUPRO"}
+"""Of localisation."""
 DASH = "–"
 """Stands for a run that is missing."""
 
