@@ -1,5 +1,7 @@
 """The page in a real browser: drop, look, mark, come back."""
 
+import re
+
 import pytest
 from serving import Server, finished, picture, send
 
@@ -121,8 +123,6 @@ def test_a_volume_is_walked_through(page, tmp_path):
 
 
 def test_the_list_is_filtered_sorted_and_paged(page, shared):
-    from serving import finished, send
-
     with shared.client() as client:
         files = [(f"many {i:03}.png", picture(i % 7, spot=i % 10 == 0)) for i in range(70)]
         finished(client, send(client, *files).json()["id"])
@@ -142,6 +142,55 @@ def test_the_list_is_filtered_sorted_and_paged(page, shared):
     page.keyboard.press("j")
     page.wait_for_url("**/#/result/*")
     page.locator(f"h1:not(:text-is('{first}'))").wait_for()
+
+
+def test_a_list_that_changes_takes_neither_click_nor_focus(page, shared):
+    with shared.client() as client:
+
+        def arrives(name):
+            finished(client, send(client, (name, picture(1))).json()["id"])
+
+        arrives("pressed.png")
+        link = page.get_by_role("link", name="pressed.png", exact=True)
+        link.focus()
+        arrives("after focus.png")
+        page.get_by_role("link", name="after focus.png").wait_for()
+        assert page.evaluate("document.activeElement.textContent") == "pressed.png"
+
+        page.wait_for_timeout(500)  # the refresh of the last event, and pictures
+        link.hover()
+        page.mouse.down()
+        arrives("after press.png")
+        page.wait_for_timeout(1000)
+        assert page.get_by_role("link", name="after press.png").count() == 0
+        page.mouse.up()
+        page.locator("h1:text-is('pressed.png')").wait_for()
+        page.go_back()
+        page.get_by_role("link", name="after press.png").wait_for()
+
+
+def test_a_late_answer_does_not_come_over_what_was_asked_for_since(page, shared):
+    with shared.client() as client:
+        finished(client, send(client, ("late.png", picture(2))).json()["id"])
+    held = []
+    one = re.compile("/v1/results/(?!search)[^/]+$")
+    page.route(one, lambda route: held.append(route))
+    page.get_by_role("link", name="late.png", exact=True).click()
+    page.wait_for_url("**/#/result/*")
+    page.evaluate("location.hash = '#/state'")
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].continue_()
+    page.locator("#main[data-ready='#/state']").wait_for()
+    assert page.locator("h1").inner_text() == "State"
+
+    page.unroute(one)
+    page.route("**/view.bin*", lambda route: None)  # an image that never comes
+    page.evaluate("location.hash = '#/'")
+    page.get_by_role("link", name="late.png", exact=True).click()
+    page.locator("h1:text-is('late.png')").wait_for()
+    page.get_by_role("link", name="Back to the list").click()
+    page.locator(".results").wait_for()
 
 
 def test_what_could_not_be_scored_says_why(page):

@@ -19,6 +19,36 @@ export function fill(parent, ...children) {
   parent.replaceChildren(...children.flat().filter((c) => c !== null && c !== undefined));
 }
 
+/** The same for elements of which some are there already: those stay in the page, and keep the focus. */
+export function arrange(parent, children) {
+  for (const child of [...parent.childNodes]) {
+    if (!children.includes(child)) child.remove();
+  }
+  let at = parent.firstChild;
+  for (const child of children) {
+    if (child === at) at = at.nextSibling;
+    else parent.insertBefore(child, at);
+  }
+}
+
+let pressed = false;
+const waiting = [];
+for (const kind of ["pointerdown", "pointermove", "pointerup", "pointercancel"]) {
+  document.addEventListener(
+    kind,
+    (event) => {
+      pressed = kind !== "pointercancel" && event.buttons > 0;
+      if (!pressed) for (const go of waiting.splice(0)) setTimeout(go); // after the click
+    },
+    true,
+  );
+}
+
+/** Waits until nothing is pressed: what moves under a finger or a mouse takes the click away. */
+export function released() {
+  return pressed ? new Promise((go) => waiting.push(go)) : Promise.resolve();
+}
+
 /** Say something to whoever cannot see it. */
 export function announce(text) {
   document.getElementById("live").textContent = text;

@@ -1,7 +1,7 @@
 // The list of results: filtered, sorted, a page at a time.
 
 import { get, send, thumbnail } from "./api.js";
-import { announce, count, el, fill, number, when } from "./dom.js";
+import { announce, arrange, count, el, fill, number, released, when } from "./dom.js";
 import { uploadBar } from "./upload.js";
 
 const PAGE = 50;
@@ -121,6 +121,7 @@ export function listView(main, state, who, onsent) {
       offset: asked.offset,
       limit: PAGE,
     });
+    await released();
     if (mine !== turn) return;
     shown = found.results;
     total.textContent = count(found.total, "result");
@@ -132,7 +133,7 @@ export function listView(main, state, who, onsent) {
     }
     const kept = new Map([...body.children].map((row) => [row.dataset.key, row]));
     const rows = shown.map((result) => kept.get(key(result)) ?? rowOf(result));
-    fill(body, rows.length ? rows : el("tr", {}, el("td", { colSpan: 8, class: "nothing" }, empty())));
+    arrange(body, rows.length ? rows : [el("tr", {}, el("td", { colSpan: 8, class: "nothing" }, empty()))]);
     pages(found.total);
   }
 

@@ -13,11 +13,21 @@ let leave = null;
 let list = null;
 let stream = null;
 
-async function show() {
+let wanted = 0;
+let showing = Promise.resolve();
+
+/** Views come one after the other: a late answer never takes the place of what was asked for since. */
+function show() {
+  const mine = ++wanted;
+  showing = showing.then(() => (mine === wanted ? render() : null));
+}
+
+async function render() {
   if (leave) leave();
   leave = list = null;
   if (!who) return signInView();
-  const [view, id] = location.hash.replace(/^#\//, "").split("/");
+  const { hash } = location;
+  const [view, id] = hash.replace(/^#\//, "").split("/");
   for (const link of document.querySelectorAll("[data-view]")) {
     const here = link.dataset.view === (view === "" || view === "result" ? "results" : view);
     if (here) link.setAttribute("aria-current", "page");
@@ -31,7 +41,7 @@ async function show() {
       list = listView(main, await get("/v1/state"), who, () => list?.refresh());
       await list.refresh();
     }
-    main.dataset.ready = location.hash || "#/";
+    main.dataset.ready = hash || "#/";
   } catch (error) {
     if (error.status !== 401) {
       fill(main, el("p", { class: "notice problem", role: "alert" }, error.message), el("a", { class: "button", href: "#/" }, "Back to the list"));

@@ -59,7 +59,7 @@ export async function resultView(main, id, who) {
   dark.addEventListener("change", redraw);
   const watchBar = new ResizeObserver(redraw);
   watchBar.observe(bar);
-  await go(slice);
+  go(slice); // it says itself what went wrong, and nobody has to wait for it to leave
 
   function legend() {
     const view = views.get(slice);
