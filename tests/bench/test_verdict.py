@@ -162,13 +162,25 @@ def test_the_page_opens_with_it_then_contents_then_tables(tmp_path):
     assert "| – | – | – |" not in page
 
 
-def test_a_single_figure_stands_on_the_page_only_where_there_is_no_comparison(tmp_path):
-    chosen = {"sets": ["rsna-cxr"], "seeds": [0]}
-    alone = lines_of("paper-table5", "shipped", lambda *_: 0.9, rows=["ours"], **chosen)
-    several = lines_of("paper-table5", "standard", lambda *_: 0.8, rows=["ours", "RD4AD"], **chosen)
-    for lines, budgets in ((alone, ["shipped"]), ([*alone, *several], ["standard"])):
+@pytest.mark.parametrize(
+    ("name", "row", "sets", "stays"),
+    [
+        ("paper-table5", "ours", ["rsna-cxr"], False),
+        ("paper-table1", "ours", ["rsna-cxr", "isic2018"], True),
+        ("paper-table1", "RD4AD", ["rsna-cxr", "isic2018"], False),
+    ],
+)
+def test_one_row_stands_on_the_page_where_it_is_scrd_or_there_is_no_comparison(
+    tmp_path, name, row, sets, stays
+):
+    suite = read_suite(name)
+    chosen = {"sets": sets, "seeds": [0]}
+    alone = lines_of(name, "shipped", lambda *_: 0.9, rows=[row], **chosen)
+    several = lines_of(name, "standard", lambda *_: 0.8, rows=["ours", "RD4AD"], **chosen)
+    both = ["shipped", "standard"] if stays else ["standard"]
+    for lines, budgets in ((alone, ["shipped"]), ([*alone, *several], both)):
         path = tmp_path / "results.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        write_page([path], [read_suite("paper-table5")], tmp_path)
+        write_page([path], [suite], tmp_path)
         page = (tmp_path / "results.md").read_text(encoding="utf-8")
-        assert re.findall("### Table 5: size: (.*)", page) == budgets
+        assert re.findall(f"### {suite.title}: (.*)", page) == budgets

@@ -87,8 +87,7 @@ def write_page(results: Sequence[Path], suites: Sequence[Suite], out: Path) -> l
     contents, idle = [], []
     for suite in suites:
         reported = [f for budget in suite.budgets if (f := find(suite, budget, lines)).runs]
-        # a single figure is no comparison, where there are others
-        reported = [f for f in reported if len(f.runs) > 1] or reported
+        reported = [f for f in reported if _compares(f)] or reported
         if not reported:
             idle.append(f"`scrd bench run {suite.name} DATA --results FILE`")
             continue
@@ -102,6 +101,12 @@ def write_page(results: Sequence[Path], suites: Sequence[Suite], out: Path) -> l
         text.append(f"No runs yet: {'; '.join(idle)}.\n")
     write_atomically(out / PAGE, "\n".join([*text, _HEAD, *sections]))
     return damaged
+
+
+def _compares(found: Found) -> bool:
+    """Whether there are two rows; `scrd` is told alone too, but not one figure of it."""
+    rows = found.distinct_rows()
+    return len(rows) > 1 or (rows[0].method == "scrd" and len(found.runs) > 1)
 
 
 def _anchor(title: str) -> str:
