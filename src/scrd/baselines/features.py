@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scrd.baselines.method import Budget
+from scrd.config import Config
 from scrd.model.teacher import Teacher, build_teacher
+from scrd.system.devices import room_for_features
 
 BATCH = 32
 """Images that go through the teacher together where a method passes over the whole set once."""
 
-KEPT = 4 * 2**30
-"""Bytes, at most, of what was computed of the training images and is kept for later steps; as much
-as `scrd` itself may keep."""
+KEPT = Config.feature_cache_gib
+"""GiB, at most, of what was computed of the training images and is kept for later steps: as much as
+`scrd` itself may keep."""
 
 NEIGHBOURHOOD = 3
 """Side p, in positions, of the neighbourhood that a patch feature averages."""
@@ -55,8 +57,7 @@ class OncePerImage:
     """What a training needs of each image in every step, computed when it is first asked for.
 
     That is what `scrd` does with its teacher's features; a rival shall not compute them again and
-    again. They are kept where all images have room, on a GPU in half of the memory that is free;
-    elsewhere each step computes its own.
+    again. They are kept where all images have room; elsewhere each step computes its own.
 
     Args:
         compute: from images (B, C, S, S), float32, on the CPU, to tensors (B, ...) on the device,
@@ -68,9 +69,7 @@ class OncePerImage:
         self._compute, self._images = compute, images
         self._kept: list[Tensor] | None = None
         first = compute(images[:1])
-        room = KEPT
-        if first[0].is_cuda:
-            room = min(room, torch.cuda.mem_get_info(first[0].device)[0] // 2)
+        room = room_for_features(first[0].device, KEPT)
         if sum(one.nbytes for one in first) * len(images) <= room:
             self._kept = [_empty_rows(one, len(images)) for one in first]
             self._known = torch.zeros(len(images), dtype=torch.bool)

@@ -49,6 +49,19 @@ def resolve_devices(device: str, count: int) -> list[torch.device]:
     return [torch.device("cuda", i) if count > 1 else first for i in range(count)]
 
 
+def room_for_features(device: torch.device, limit: float) -> int:
+    """Bytes that features of the training images may take on a device.
+
+    Args:
+        device: where they are kept; of a GPU's memory at most half of what is free.
+        limit: GiB, see ``feature_cache_gib`` of :class:`scrd.config.Config`.
+    """
+    room = limit * 2**30
+    if device.type == "cuda":
+        room = min(room, torch.cuda.mem_get_info(device)[0] / 2)
+    return int(room)
+
+
 def make_fabric(
     precision: str = "auto",
     device: str = "auto",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scrd.model import SCRD
+from scrd.system.devices import room_for_features
 
 
 def cached_features(
@@ -16,22 +17,19 @@ def cached_features(
     """Teacher features of a whole set.
 
     They lie on the device: to fetch them for each step from the host would take a GPU longer than
-    to compute them again. There they may take half of the memory that is free.
+    to compute them again.
 
     Args:
         model: the network, on the device.
         images: (N, C, S, S), float32, in [0, 1], on the CPU.
         device: where the features are kept.
-        limit: GiB that they may take.
+        limit: see :func:`scrd.system.devices.room_for_features`.
 
     Returns:
         u_k, (N, C_k, H_k, W_k) each, or None if they would exceed the limit.
     """
-    budget = limit * 2**30
-    if device.type == "cuda":
-        budget = min(budget, torch.cuda.mem_get_info(device)[0] / 2)
     probe = model.encode(images[:1].to(device))
-    if sum(f.numel() * f.element_size() for f in probe) * len(images) > budget:
+    if sum(f.nbytes for f in probe) * len(images) > room_for_features(device, limit):
         return None
     cache = [f.new_empty(len(images), *f.shape[1:]) for f in probe]
     for i in range(0, len(images), 32):
