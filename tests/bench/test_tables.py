@@ -268,6 +268,30 @@ def test_rows_that_only_pool_otherwise_have_their_own_verdicts_on_the_same_map(s
     assert "0.20, 0.30, 0.50" in weights_table(found)
 
 
+def test_auroc_within_a_column_is_over_pairs_of_the_same_stratum(suite, lines):
+    def strata(first, second):
+        return {
+            "view": {
+                "AP": {"auroc": first, "n_normal": 2, "n_abnormal": 3},
+                "PA": {"auroc": second, "n_normal": 4, "n_abnormal": 1},
+            }
+        }
+
+    for line in lines:
+        line["metrics"]["within"] = strata(0.5, 1.0)  # older lines have it of the own score alone
+        if "top" in line["by_pooling"]:
+            line["by_pooling"]["top"]["within"] = strata(0.9, 0.4)
+    found = find(suite, "small", lines)
+    header, rows = rows_of(findings_table(found, "skin"))
+    assert header[1] == "AUROC within view"
+    assert rows["bright"]["AUROC within view"] == "**70.0 ± 0.0**"
+    assert rows["bright, top"]["AUROC within view"] == "**70.0 ± 0.0**"
+    assert rows["brightest place"]["AUROC within view"] == ""
+    assert rows["brightest place"]["pointing"] == "19.0"
+    table = list(csv.DictReader(io.StringIO(csv_table(found))))
+    assert {row["auroc_within_view"] for row in table if row["label"] == "bright"} == {"0.7"}
+
+
 def test_the_rate_by_image_has_columns_where_it_is_known(suite, lines):
     for line in lines:
         for pooled in line["by_pooling"].values():

@@ -29,6 +29,9 @@ VERDICTS = (
 """At the threshold that is calibrated on held-out normals: for the rate as the settings promise it,
 and, where that is by group, for the same rate by image."""
 
+WITHIN = "auroc_within_"
+"""And a manifest's column, such as the view: the AUROC of pairs of images that share its value."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -75,6 +78,17 @@ class Found:
         """The data sets with runs."""
         run = {data for _, data in self.runs}
         return [data for data in self.suite.sets if data in run]
+
+    def strata(self, data: str) -> list[str]:
+        """Names of the figures ``auroc_within_COLUMN`` that some row has on a data set."""
+        rows = [row for row in self.suite.rows_of(self.budget) if (row.label, data) in self.runs]
+        names = {
+            name
+            for row in rows
+            for line in self.runs[row.label, data].values()
+            for name in figures_of(line, row)
+        }
+        return sorted(name for name in names if name.startswith(WITHIN))
 
     @property
     def lines(self) -> list[Line]:
@@ -160,12 +174,23 @@ def cell_of(lines: Sequence[Line], row: Row, metric: str) -> Cell | None:
 
 
 def figures_of(line: Line, row: Row) -> Mapping[str, Any]:
-    """What a row reports of a run: all figures under its pooling, and where its map points."""
+    """What a row reports of a run: all figures under its pooling, and where its map points.
+
+    ``auroc_within_COLUMN`` are among them for the columns of the manifest that can be compared.
+    """
     # version 0.2.0 wrote the verdicts of the own score alone, and there
     own = line["metrics"] if row.pooling == OWN else {}
     verdicts = {name: own[name] for name in VERDICTS if name in own}
-    pooled = line["by_pooling"].get(row.pooling, {})
-    return {**line.get("localisation", {}), **verdicts, **pooled}
+    pooled = {**line["by_pooling"].get(row.pooling, {})}
+    strata = pooled.pop("within", own.get("within", {}))
+    within = {f"{WITHIN}{column}": _stratified(values) for column, values in strata.items()}
+    return {**line.get("localisation", {}), **verdicts, **pooled, **within}
+
+
+def _stratified(strata: Mapping[str, Mapping[str, float]]) -> float:
+    """AUROC of pairs from the same stratum: how often the abnormal one of two has more."""
+    pairs = [one["n_normal"] * one["n_abnormal"] for one in strata.values()]
+    return float(np.average([one["auroc"] for one in strata.values()], weights=pairs))
 
 
 def mean_over_sets(found: Found, row: Row, metric: str) -> Cell | None:

@@ -149,7 +149,7 @@ def _by_image(
 def _ranks(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The figures that a table may report under any pooling."""
     ranks = ("auroc", "auroc_ci95", "ap", "ap_ci95", "f1", "acc", "sensitivity_at_far")
-    names = (*ranks, *VERDICTS)
+    names = (*ranks, *VERDICTS, "within")
     return {name: metrics[name] for name in names if name in metrics}
 
 

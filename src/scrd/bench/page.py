@@ -46,7 +46,9 @@ there is a column *paper*, it has the figures that the paper prints, from other 
 collections, with training settings of their own; they are not comparable line by line. F1 and
 accuracy are at the threshold that maximises F1 on the test set, as the paper has them.
 
-In the table of a data set *pointing* is how often the map's maximum lies in a lesion's mask or
+In the table of a data set *AUROC within* a column of the manifest, such as the view, is that of
+pairs of a normal and an abnormal image that have the same in it: what is left where telling views
+apart does not help. *Pointing* is how often the map's maximum lies in a lesion's mask or
 box; *pixel AP* and *AUPRO* (to a pixel false-positive rate of 30 %) are over the pixels of all
 images that are marked or normal. Blank is what the same map has in a row above. *Sensitivity* is
 the share of abnormal images that are flagged at the threshold that held-out normals gave for the

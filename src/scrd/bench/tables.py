@@ -13,6 +13,7 @@ import numpy as np
 from scrd.bench.found import (
     COSTS,
     VERDICTS,
+    WITHIN,
     Cell,
     Found,
     cell,
@@ -106,7 +107,7 @@ _REFERENCES = {
 
 
 def findings_table(found: Found, data: str) -> str:
-    """Where the maps of one data set point, and what is flagged at the calibrated threshold.
+    """AUROC within strata, where the maps of one data set point, and what is flagged.
 
     Rows that pool the same map otherwise leave its place blank, after the first. Below them stand
     the two places that need no map. Without masks or boxes the first columns are absent; without
@@ -123,22 +124,25 @@ def findings_table(found: Found, data: str) -> str:
         column_texts([cell(found, row, data, name) if row in distinct else None for row in rows])
         for name in (PLACES if marked else ())
     ]
+    strata = found.strata(data)
+    within = [column_texts([cell(found, row, data, name) for row in rows]) for name in strata]
     by_image = any(cell(found, row, data, VERDICTS[2]) is not None for row in rows)
     shown = VERDICTS if by_image else VERDICTS[:2]
     body = []
     for i, row in enumerate(rows):
         where = [column[i] if row in distinct else "" for column in places]
         verdicts = [cell_text(cell(found, row, data, name)) for name in shown]
-        body.append([row.label, *where, *verdicts])
+        body.append([row.label, *(column[i] for column in within), *where, *verdicts])
     for name, title in _REFERENCES.items() if marked else ():
         # neither depends on the run
         rest = [""] * (len(PLACES) - 1 + len(shown))
-        body.append([title, f"{100 * marked[0][name]:.1f}", *rest])
+        body.append([title, *([""] * len(strata)), f"{100 * marked[0][name]:.1f}", *rest])
     rates = {line["key"]["settings"]["false_alarm_rate"] for line in lines}
     asked = f" at {100 * rates.pop():g} %" if len(rates) == 1 else ""
     pair = (f"sensitivity{asked}", "false alarms")
     told = (*pair, *(f"{title}, by image" for title in pair))
-    titles = [*(PLACES.values() if marked else ()), *told[: len(shown)]]
+    stratified = [f"AUROC within {name.removeprefix(WITHIN)}" for name in strata]
+    titles = [*stratified, *(PLACES.values() if marked else ()), *told[: len(shown)]]
     return markdown(["method", *titles], body)
 
 
@@ -168,7 +172,8 @@ def csv_table(found: Found) -> str:
     header = ["label", "method", "pooling", "data", "seeds"]
     for metric in METRICS:
         header += [metric, f"{metric}_sd", f"{metric}_low", f"{metric}_high"]
-    header += [*VERDICTS, *PLACES, *COSTS, "paper_auroc"]
+    strata = sorted({name for data in found.suite.sets for name in found.strata(data)})
+    header += [*strata, *VERDICTS, *PLACES, *COSTS, "paper_auroc"]
     file = io.StringIO()
     writer = csv.DictWriter(file, header, lineterminator="\n")
     writer.writeheader()
@@ -188,7 +193,7 @@ def csv_table(found: Found) -> str:
                     values |= {metric: c.mean, f"{metric}_sd": c.deviation}
                     if c.interval:
                         values[f"{metric}_low"], values[f"{metric}_high"] = c.interval
-            for name in (*VERDICTS, *PLACES):
+            for name in (*strata, *VERDICTS, *PLACES):
                 c = cell(found, row, data, name)
                 if c is not None:
                     values[name] = c.mean
