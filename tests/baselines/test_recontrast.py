@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,17 @@ def test_no_gradient_reaches_an_encoder_through_a_target():
     convolutions = [p for p in model.encoder.parameters() if p.ndim == 4]
     assert all(p.grad.any() for p in convolutions)
     assert all(p.grad is None for p in model.teacher.parameters())
+
+
+@pytest.mark.parametrize("teacher", ["efficientnet_lite0", "resnet18"])
+def test_the_decoder_ends_as_the_teacher_does(teacher):
+    model = ReContrast(replace(small_budget(), teacher=teacher, weights="random"))
+    some = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        frozen = model.teacher(some)
+        decoded = model.decoder(model.bottleneck(frozen))
+    for one, u in zip(decoded, frozen, strict=True):
+        assert bool((one < 0).any()) == bool((u < 0).any())
 
 
 def test_only_the_trainable_encoder_leaves_the_pretrained_weights(trained):

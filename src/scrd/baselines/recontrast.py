@@ -118,12 +118,14 @@ class ReContrast(Baseline):
     - decoded from the *trainable* encoder's features, first head: against the *frozen* features;
     - decoded from the *frozen* encoder's features, second head: against the *trainable* ones.
 
-    The heads are 1x1 convolutions, two a scale, on the decoder's features; they let a rectified
-    decoder meet targets of either sign. No gradient passes through a target, as in SimSiam, so
-    the trainable encoder learns from the first pair: as the decoder's input, not as what is to
-    be decoded. (The second pair reaches it only through BatchNorm's statistics, which the two
-    halves of the decoder's batch share.) Each pair's loss is the global cosine distance with hard
-    mining, and counts one half.
+    The heads are 1x1 convolutions, two a scale, on the decoder's features. The decoder ends in
+    ReLUs where the teacher does: of the few channels of a linear teacher's finest map all can
+    die, and a scale that is zero everywhere has a distance of 1 for good.
+
+    No gradient passes through a target, as in SimSiam, so the trainable encoder learns from the
+    first pair: as the decoder's input, not as what is to be decoded. (The second pair reaches it
+    only through BatchNorm's statistics, which the two halves of the decoder's batch share.) Each
+    pair's loss is the global cosine distance with hard mining, and counts one half.
 
     BatchNorm of the trainable encoder is in training mode during the fit: it normalises by the
     batch, and its running statistics follow, which scoring then uses. The released code holds
@@ -141,7 +143,9 @@ class ReContrast(Baseline):
         with torch.random.fork_rng():
             torch.manual_seed(budget.seed)
             self.bottleneck = Bottleneck(channels, plan)
-            self.decoder = Student(channels, self.bottleneck.out_channels, plan, rectify=True)
+            self.decoder = Student(
+                channels, self.bottleneck.out_channels, plan, self.teacher.is_rectified()
+            )
             self.to_frozen = nn.ModuleList(conv1x1(c, c) for c in channels)
             self.to_trainable = nn.ModuleList(conv1x1(c, c) for c in channels)
 
