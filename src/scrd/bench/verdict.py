@@ -197,6 +197,7 @@ def _explained(
         )
         return
     base = base_row(found)
+    effects = []
     for row in found.rows():
         told = [
             f"{data} {effect_text(difference)}"
@@ -204,7 +205,9 @@ def _explained(
             if row is not base and (difference := effect(found, row, data)) is not None
         ]
         if told:
-            yield f"{row.label} against “{found.suite.base}”: {', '.join(told)}."
+            effects.append(f"{row.label}: {', '.join(told)}")
+    if effects:
+        yield f"Against “{found.suite.base}”, budget `{found.budget}`: {'; '.join(effects)}."
     yield from split_notes(found)
 
 
