@@ -142,6 +142,8 @@ def _cost(found: Found) -> Iterator[Figure]:
     largest = max(c["bytes"] for _, _, c in points)
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import LogLocator
+
         for i, (label, mean, cost) in enumerate(points):
             at = 1e3 * cost["seconds_per_image"], 100 * mean
             area = 20 + 600 * cost["bytes"] / max(largest, 1)
@@ -151,6 +153,9 @@ def _cost(found: Found) -> Iterator[Figure]:
             axes.plot([], [], " ", label=f"{i + 1}  {label}")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, handlelength=0)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.margins(0.2)
         axes.set_xlabel("Scoring one image (ms)")
         axes.set_ylabel("AUROC (%)")
