@@ -63,6 +63,6 @@ class Flat(Scorer):
 @pytest.mark.parametrize("images", [1, 12])
 def test_the_doubt_stands_with_the_result(images):
     batch = ImageStack(np.zeros((1, 1, 8, 8), np.float32), (0,), ((8, 8),), (), (("odd",),))
-    [(_, scored)] = Flat().score_stack([source(images)], batch)
+    [scored] = Flat().answers([source(images)], [batch])
     assert scored.doubts[0] == "odd"
     assert len(scored.doubts) == (2 if images == 1 else 1)

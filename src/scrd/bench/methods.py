@@ -19,6 +19,7 @@ from scrd.config import Config
 from scrd.data.cache import ImageStack
 from scrd.data.preprocess import content_masks
 from scrd.data.sample import even_places
+from scrd.data.source import Source
 from scrd.detector import Detector
 from scrd.model import SCRD
 from scrd.model.areas import AreaScore
@@ -28,6 +29,7 @@ from scrd.model.teacher import build_teacher
 from scrd.objectives import OBJECTIVES
 from scrd.scoring.calibration import threshold_at
 from scrd.scoring.promise import Promise, looks
+from scrd.scoring.scorer import Scored
 from scrd.system.progress import counting
 from scrd.training.prepare import Prepared
 
@@ -161,8 +163,9 @@ def _train_detector(
     detector = Detector.fit(prepared, config, device=device, progress=progress, watch=watch)
 
     def answer(stack: ImageStack) -> Answers:
-        batch = replace(stack, index=tuple(range(len(stack.index))))
-        scored = [result for _, result in detector.score_stack([Path()] * len(batch.index), batch)]
+        batch = replace(stack, index=tuple(range(len(stack.index))), failures=())
+        sources = [Source(Path())] * len(batch.index)
+        scored = [one for one in detector.answers(sources, [batch]) if isinstance(one, Scored)]
         scores = np.array([s.score for s in scored])
         pooled = {n: np.array([s.statistics[n] for s in scored]) for n in scored[0].statistics}
         maps = torch.from_numpy(np.stack([s.input_map for s in scored]))

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,23 @@ class ImageStack:
     doubts: tuple[tuple[str, ...], ...]
     facts: tuple[Facts, ...] = ()
     covariates: tuple[Covariates | None, ...] = ()
+
+
+def joined(stacks: Sequence[ImageStack]) -> ImageStack:
+    """One stack of several, each of which holds all of some images, in order."""
+    index: list[int] = []
+    before = 0
+    for stack in stacks:
+        index += [before + place for place in stack.index]
+        before += len(stack.index) + len(stack.failures)
+    return ImageStack(
+        np.concatenate([stack.images for stack in stacks]),
+        tuple(index),
+        *(
+            tuple(chain.from_iterable(getattr(stack, name) for stack in stacks))
+            for name in ("source_sizes", "failures", "doubts", "facts", "covariates")
+        ),
+    )
 
 
 def load_images(

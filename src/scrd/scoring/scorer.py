@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,30 +154,58 @@ class Scorer(ABC):
         if isinstance(images, str | os.PathLike | Source | np.ndarray):
             images = [images]
         files = [as_source(image, i) for i, image in enumerate(images)]
-        batches = iter_batches(
-            files,
+        batches = self.read(files, batch_size=batch_size, any_kind=any_kind, processes=processes)
+        with counting("scoring", len(files), progress) as advance, reused_memory():
+            for done, result in enumerate(self.answers(files, batches, maps=maps), 1):
+                yield result
+                if done % batch_size == 0 or done == len(files):
+                    advance(done)
+
+    def read(
+        self,
+        sources: Sequence[Source],
+        *,
+        batch_size: int = 16,
+        any_kind: bool = False,
+        processes: int = 0,
+    ) -> Iterator[ImageStack]:
+        """Read images for `answers`, as `score` does."""
+        return iter_batches(
+            sources,
             self.preprocessing,
             batch_size=batch_size,
             contract=self.contract,
             any_kind=any_kind,
             processes=processes,
         )
-        with counting("scoring", len(files), progress) as advance, reused_memory():
-            done = 0
-            for batch, found in self._ahead(batches, maps):
-                results: dict[int, Scored | ImageError] = {}
-                if found is not None:
-                    results.update(self._results(files, batch, found))
-                count = len(batch.index) + len(batch.failures)
-                missing = [i for i in range(done, done + count) if i not in results]
-                results.update(zip(missing, batch.failures, strict=True))
-                for i in range(done, done + count):
-                    yield results[i]
-                done += count
-                advance(done)
+
+    def answers(
+        self, sources: Sequence[Source], batches: Iterable[ImageStack], *, maps: bool = True
+    ) -> Iterator[Scored | ImageError]:
+        """Score images that are read.
+
+        Args:
+            sources: the images.
+            batches: of `read`, that hold all of them in order.
+            maps: whether the anomaly maps are wanted.
+
+        Yields:
+            One result an image, as `score` does.
+        """
+        done = 0
+        for batch, found in self._ahead(batches, maps):
+            results: dict[int, Scored | ImageError] = {}
+            if found is not None:
+                results.update(self._results(sources, batch, found))
+            count = len(batch.index) + len(batch.failures)
+            missing = [i for i in range(done, done + count) if i not in results]
+            results.update(zip(missing, batch.failures, strict=True))
+            for i in range(done, done + count):
+                yield results[i]
+            done += count
 
     def _ahead(
-        self, batches: Iterator[ImageStack], maps: bool
+        self, batches: Iterable[ImageStack], maps: bool
     ) -> Iterator[tuple[ImageStack, Inferred | None]]:
         """Batches and what the network says, in order; a GPU works on the next ones meanwhile."""
         if self.together == 1:
@@ -206,29 +234,13 @@ class Scorer(ABC):
         content = content_masks(batch.source_sizes, self.preprocessing)
         return self.infer(batch.images, content, maps=maps)
 
-    def score_stack(
-        self, sources: Sequence[AnySource], batch: ImageStack
-    ) -> Iterator[tuple[int, Scored]]:
-        """Score images that are read already, all at once.
-
-        Args:
-            sources: what the stack's ``index`` points into.
-            batch: images of this detector's ``preprocessing``.
-
-        Yields:
-            Position in ``sources`` and result, for each image of the stack.
-        """
-        found = self._infer_stack(batch, True)
-        if found is not None:
-            yield from self._results(sources, batch, found)
-
     def _results(
-        self, sources: Sequence[AnySource], batch: ImageStack, found: Inferred
+        self, sources: Sequence[Source], batch: ImageStack, found: Inferred
     ) -> Iterator[tuple[int, Scored]]:
         scores, calibrated = found.statistics[self.calibration.pooling], self.calibration.calibrated
         p_values = self.calibration.p_values(scores) if calibrated else None
         for row, i in enumerate(batch.index):
-            source = as_source(sources[i])
+            source = sources[i]
             part = part_of_series(source, self.preprocessing.intensity, self.calibration.series)
             yield (
                 i,

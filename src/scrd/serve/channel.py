@@ -11,7 +11,6 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 Message = dict[str, Any]
@@ -34,7 +33,6 @@ class Channel:
         self._mutex = threading.Lock()
         self.resting = threading.Event()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._after: Message | None = None  # taken from the queue, and not yet given out
         threading.Thread(target=self._read, name="scrd-line", daemon=True).start()
 
     def _read(self) -> None:
@@ -46,19 +44,9 @@ class Channel:
                 self._messages.put(message)
         os._exit(0)
 
-    def next(self, together: Callable[[Message, Message], bool] | None = None) -> Message:
-        """The next message of the server; waits for one.
-
-        Args:
-            together: takes a message that waits behind into the one before it, and says whether
-                it did.
-        """
-        message, self._after = self._after or self._messages.get(), None
-        while together is not None and self._after is None and not self._messages.empty():
-            later = self._messages.get()
-            if not together(message, later):
-                self._after = later
-        return message
+    def next(self) -> Message:
+        """The next message of the server; waits for one."""
+        return self._messages.get()
 
     def tell(self, **message: Any) -> None:
         """Send a message; ends the process where nobody listens."""

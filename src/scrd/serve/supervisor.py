@@ -56,8 +56,7 @@ class Supervisor:
         self._store, self._jobs, self._models = store, jobs, models
         self._metrics, self._limits, self._publish = metrics, limits, publish
         self._arguments = (device, str(batch_size), str(threads or 0))
-        self._given: dict[str, Job] = {}  # to the worker
-        self._begun: dict[str, float] = {}  # by it, in order
+        self._given: dict[str, Job] = {}  # to the worker; those in ``progress`` it has begun
         self._loading = Loading(models, wanted, on_fatal)
         self._harvest = Harvest(store, jobs, self._counted, self._uncounted)
         self._wake = asyncio.Event()
@@ -168,7 +167,7 @@ class Supervisor:
                     hearing = asyncio.create_task(worker.hear())
                     last = time.monotonic()
                     await self._heard(message)
-                elif not self._begun and not self._loading:
+                elif not self.progress and not self._loading:
                     last = time.monotonic()
                 if not done:
                     self._hungry = True  # a second passed; the disk may have room again
@@ -223,7 +222,6 @@ class Supervisor:
     async def _heard(self, message: dict[str, Any]) -> None:
         say, job = message["say"], message.get("job", "")
         if say == "begun":
-            self._begun[job] = time.monotonic()
             self.progress[job] = (0, len(self._given[job].files))
         elif say == "at":
             self.progress[job] = (message["done"], message["of"])
@@ -248,11 +246,10 @@ class Supervisor:
         if report["seconds"] > 0:
             rate = images / report["seconds"]
             self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
-        since = time.monotonic() - storing - self._begun.get(job, time.monotonic())
         self._metrics.finished(
             report["results"],
             report["model"],
-            queued=time.time() - storing - self._given[job].created - since,
+            queued=time.time() - storing - self._given[job].created - report["seconds"],
             scoring=report["seconds"],
             storing=storing,
         )
@@ -268,7 +265,6 @@ class Supervisor:
     def _release(self, job: str) -> None:
         self._hungry = True
         self._given.pop(job, None)
-        self._begun.pop(job, None)
         self.progress.pop(job, None)
 
     def _tell(self, job: str, status: str) -> None:
@@ -278,11 +274,10 @@ class Supervisor:
     async def _bury(self, why: str) -> None:
         """Put the jobs of a dead worker back; one that it died of too often fails."""
         self._metrics.worker_deaths.inc()
-        hand = list(self._begun)
+        hand = list(self.progress)
         log.error("%s; %d jobs in hand wait again", why, len(hand))
         await self._again(hand, why, False)
         self._given.clear()
-        self._begun.clear()
         self.progress.clear()
         self._loading.lost(why)
 

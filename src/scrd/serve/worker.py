@@ -1,4 +1,4 @@
-"""The process that scores: loads models, takes jobs, writes maps, says what it found.
+"""The process that scores: loads models, reads jobs ahead, scores them, says what it found.
 
 It writes to no database: what it leaves in ``work`` counts when the server has taken it over.
 """
@@ -6,44 +6,66 @@ It writes to no database: what it leaves in ``work`` counts when the server has 
 from __future__ import annotations
 
 import errno
-import json
-import os
-import shutil
+import queue
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-from numpy.lib import format as npy
-
-from scrd.data.prepared import measure_window
+from scrd.data.cache import ImageStack, joined
 from scrd.data.reading import read_info
 from scrd.data.sample import even
-from scrd.data.series import Listing, list_sources
+from scrd.data.series import list_sources
 from scrd.data.source import Source
 from scrd.errors import ImageError, ScrdError
 from scrd.export.loading import load_scorer
 from scrd.scoring.scorer import Scorer
-from scrd.scoring.verdicts import SeriesResult, collect
-from scrd.serve.channel import Channel
+from scrd.serve.channel import Channel, Message
 from scrd.serve.described import describe
 from scrd.serve.faults import where
-from scrd.serve.records import Result, failure_row, picture_row, series_row
+from scrd.serve.records import Result
+from scrd.serve.report import Report
 from scrd.system.allocator import reused_memory
-from scrd.system.threads import use_threads, wait_politely
+from scrd.system.threads import thread_count, use_threads, wait_politely
 
 _SAMPLE = 8  # images of a job that say which model knows it
-_TELL = 0.2  # seconds between two words on how far a job is
+_READERS = 4  # jobs that are read at the same time, at the most
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_MAP = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A job whose images are read: all of them, or the first batch of many.
+
+    Attributes:
+        report: what will be left of it.
+        scorer: the version that answers.
+        shadow: the version on trial.
+        sources: its images.
+        batches: of them; a tuple where there is one at the most.
+    """
+
+    report: Report
+    scorer: Scorer
+    shadow: Scorer | None
+    sources: Sequence[Source]
+    batches: Iterable[ImageStack]
+
+
+_Turn = Message | Future[_Read | None]
 
 
 class Worker:
-    """Models by fingerprint, and the work on jobs."""
+    """Models by fingerprint, and the work on jobs.
+
+    Jobs are read in threads while others are scored. Those of one model that are read when it
+    is their turn are scored together, where a batch has room for them.
+    """
 
     def __init__(self, channel: Channel, store: Path, device: str, batch_size: int) -> None:
         self._channel = channel
@@ -51,29 +73,52 @@ class Worker:
         self._device = device
         self._batch_size = batch_size
         self._scorers: dict[str, Scorer] = {}
+        self._turns: queue.SimpleQueue[_Turn] = queue.SimpleQueue()
 
     def run(self) -> None:
-        """Do what the server says, for ever."""
+        """Do what the server says, in its order, for ever."""
+        threading.Thread(target=self._listen, name="scrd-turns", daemon=True).start()
+        turn: _Turn | None = None
         with reused_memory():  # across jobs: most are of one image
             while True:
-                message = self._channel.next(self._together)
-                kind = message.pop("do")
-                if kind == "load":
-                    self.load(**message)
-                elif kind == "unload":
-                    self._scorers.pop(message["fingerprint"], None)
-                elif kind == "score":
-                    self.score(**message)
+                turn = self._do(turn or self._turns.get())
 
-    def _together(self, message: dict[str, Any], later: Mapping[str, Any]) -> bool:
-        """Take jobs that came one by one into one message, where a batch has room for them."""
-        if message["do"] != "score" or later["do"] != "score":
-            return False
-        images = sum(len(job["names"]) for job in [*message["jobs"], *later["jobs"]])
-        if images > self._batch_size or message["models"] != later["models"]:
-            return False
-        message["jobs"] = [*message["jobs"], *later["jobs"]]
-        return True
+    def _listen(self) -> None:
+        """Have jobs read as they come."""
+        with ThreadPoolExecutor(min(_READERS, thread_count()), "scrd-job") as pool:
+            while True:
+                message = self._channel.next()
+                if message["do"] == "score":
+                    for job in message["jobs"]:
+                        self._turns.put(pool.submit(self._read, job, message["models"]))
+                else:
+                    self._turns.put(message)
+
+    def _do(self, turn: _Turn) -> _Turn | None:
+        """Do what is next, with jobs behind it; returns what was taken from the queue too much."""
+        if isinstance(turn, dict):
+            if turn["do"] == "load":
+                self.load(turn["name"], turn["folder"])
+            else:
+                self._scorers.pop(turn["fingerprint"], None)
+            return None
+        first = turn.result()
+        if first is None:
+            return None
+        together, after = [first], None
+        room = self._batch_size - len(first.sources)
+        while room > 0 and after is None and not self._turns.empty():
+            after = self._turns.get()
+            if isinstance(after, Future) and after.done():
+                job = after.result()
+                if job is None:
+                    after = None
+                elif job.scorer is first.scorer and len(job.sources) <= room:
+                    together.append(job)
+                    room -= len(job.sources)
+                    after = None
+        self._score(together)
+        return after
 
     def load(self, name: str, folder: str) -> None:
         """Load a model beside those that are there."""
@@ -95,53 +140,42 @@ class Worker:
                 silence=scorer.calibration.silence,
             )
 
-    def score(
-        self, jobs: Sequence[Mapping[str, Any]], models: Mapping[str, Mapping[str, str]]
-    ) -> None:
-        """Score jobs, those of one model together.
+    def _read(
+        self, job: Mapping[str, Any], models: Mapping[str, Mapping[str, str]]
+    ) -> _Read | None:
+        """Begin to read a job; None where nothing comes of it, which is said then.
 
         Args:
-            jobs: each with ``id``, ``names`` of its files, ``model`` that was asked for, and
-                ``most`` images that it may have.
+            job: its ``id``, ``names`` of its files, ``model`` that was asked for, and how many
+                images it may have at the ``most``.
             models: name → ``active`` fingerprint and, of a model on trial, ``shadow``.
         """
-        listed: list[tuple[Mapping[str, Any], Listing, str]] = []
-        for job in jobs:
-            if self._channel.resting.is_set():
-                self._channel.tell(say="back", job=job["id"])
-                continue
-            self._channel.tell(say="begun", job=job["id"])
-            try:
-                folder = self._store / "uploads" / job["id"]
-                listing = list_sources([folder / str(i) for i in range(len(job["names"]))])
-                if len(listing.sources) > job["most"]:
-                    raise ScrdError(
-                        f"{len(listing.sources)} images, more than {job['most']} in one job"
-                    )
-                name = job["model"] or self._choose(listing.sources, models)
-                if name not in models:
-                    raise ScrdError(f"there is no model {name} any more")
-                listed.append((job, listing, name))
-            except Exception as error:
-                self._fail(job["id"], error)
-        for name in dict.fromkeys(name for _, _, name in listed):
-            mine = [(job, listing) for job, listing, of in listed if of == name]
-            scorer = self._scorers[models[name]["active"]]
-            shadow = self._scorers.get(models[name].get("shadow", ""))
-            sources = [source for _, listing in mine for source in listing.sources]
-            results = scorer.score(sources, batch_size=self._batch_size)
-            for i, (job, listing) in enumerate(mine):
-                if self._channel.resting.is_set() and i:
-                    self._channel.tell(say="back", job=job["id"])
-                    continue
-                try:
-                    self._one(job, listing, name, scorer, results, shadow)
-                except Exception as error:
-                    self._fail(job["id"], error)
-                    # the iterator may be anywhere
-                    for other, _ in mine[i + 1 :]:
-                        self._channel.tell(say="back", job=other["id"])
-                    break
+        name = job["id"]
+        if self._channel.resting.is_set():
+            self._channel.tell(say="back", job=name)
+            return None
+        self._channel.tell(say="begun", job=name)
+        try:
+            folder = self._store / "uploads" / name
+            listing = list_sources([folder / str(i) for i in range(len(job["names"]))])
+            count = len(listing.sources)
+            if count > job["most"]:
+                raise ScrdError(f"{count} images, more than {job['most']} in one job")
+            model = job["model"] or self._choose(listing.sources, models)
+            if model not in models:
+                raise ScrdError(f"there is no model {model} any more")
+            scorer = self._scorers[models[model]["active"]]
+            shadow = self._scorers.get(models[model].get("shadow", ""))
+            batches = scorer.read(listing.sources, batch_size=self._batch_size)
+            begun = tuple(islice(batches, 1))
+            report = Report(self._channel, self._store, name, job["names"], model, listing)
+            many = count > self._batch_size
+            return _Read(
+                report, scorer, shadow, listing.sources, chain(begun, batches) if many else begun
+            )
+        except Exception as error:
+            self._fail(name, error)
+            return None
 
     def _choose(self, sources: Sequence[Source], models: Mapping[str, Mapping[str, str]]) -> str:
         """The model that knows most of some images, then the one with the fewest doubts."""
@@ -161,92 +195,35 @@ class Worker:
 
         return min(models, key=strange)
 
-    def _one(
-        self,
-        job: Mapping[str, Any],
-        listing: Listing,
-        name: str,
-        scorer: Scorer,
-        results: Iterator[Result],
-        shadow: Scorer | None,
-    ) -> None:
+    def _score(self, together: Sequence[_Read]) -> None:
+        """Score jobs of one model: one, or as many as a batch has room for."""
+        if self._channel.resting.is_set():
+            for job in together:
+                self._channel.tell(say="back", job=job.report.job)
+            return
         begun = time.perf_counter()
-        work = self._store / "work" / job["id"]
-        shutil.rmtree(work, ignore_errors=True)  # of a worker that died
-        work.mkdir(mode=0o700)
-        rows = self._rows(job, listing, scorer, results, work / "maps.npy")
-        scored = time.perf_counter()
-        trial: list[dict[str, Any]] = []
-        if shadow is not None:
-            again = shadow.score(listing.sources, batch_size=self._batch_size)
-            trial = self._rows(job, listing, shadow, again, work / "shadow.npy")
-        notes = []
-        if listing.left_out:
-            notes.append(f"{listing.left_out} DICOM files hold no image and were left out")
-        if listing.copies:
-            notes.append(f"{len(listing.copies)} files are copies and were used once")
-        report = {
-            "model": name,
-            "fingerprint": scorer.fingerprint,
-            "results": rows,
-            "shadow": trial,
-            "shadow_fingerprint": None if shadow is None else shadow.fingerprint,
-            "notes": notes,
-            "seconds": scored - begun,
-        }
-        with open(work / "report.json", "w", encoding="utf-8") as file:
-            json.dump(report, file)
-        self._channel.tell(say="done", job=job["id"])
+        found = self._at_once(together) if len(together) > 1 else None
+        seconds = (time.perf_counter() - begun) / len(together)
+        for i, job in enumerate(together):
+            results = iter(found[i]) if found else job.scorer.answers(job.sources, job.batches)
+            try:
+                job.report.write(job.scorer, results, job.shadow, self._batch_size, seconds)
+            except Exception as error:
+                self._fail(job.report.job, error)
+            else:
+                self._channel.tell(say="done", job=job.report.job)
 
-    def _rows(
-        self,
-        job: Mapping[str, Any],
-        listing: Listing,
-        scorer: Scorer,
-        results: Iterator[Result],
-        maps: Path,
-    ) -> list[dict[str, Any]]:
-        """Rows of the table of results; maps are written as they come, and let go."""
-        files = {self._store / "uploads" / job["id"] / str(i): i for i in range(len(job["names"]))}
-        side, count = scorer.preprocessing.image_size, len(listing.sources)
-        rows: list[dict[str, Any]] = []
-        told = time.monotonic()
-        places: dict[Source, int] = {}
-        with open(maps, "wb") as file:
-            _begin(file, (count, side, side))
-            nothing = np.full((side, side), np.nan, np.float32)
-
-            def pairs() -> Iterator[tuple[Source, Result]]:
-                nonlocal told
-                for place, source in enumerate(listing.sources):
-                    result = next(results)
-                    places[source] = place
-                    if isinstance(result, ImageError):
-                        file.write(nothing.tobytes())
-                    else:
-                        file.write(np.ascontiguousarray(result.input_map, np.float32).tobytes())
-                        result = replace(result, input_map=_NO_MAP)
-                    if source.series is None:
-                        rows.append(picture_row(source, result, files[source.path], place))
-                        rows[-1]["name"] = job["names"][files[source.path]]
-                    if time.monotonic() - told > _TELL:
-                        told = time.monotonic()
-                        self._channel.tell(say="at", job=job["id"], done=place + 1, of=count)
-                    yield source, result
-
-            for study in collect(pairs(), scorer.calibration):
-                for one in study.series:
-                    first = one.series.sources[0]
-                    window = _window(one, scorer)
-                    row = series_row(study, one, files, places[first], _modality(first), window)
-                    inside = {files[path] for path, _ in one.series.places}
-                    row["name"] = _common([job["names"][i] for i in sorted(inside)])
-                    rows.append(row)
-        for failure in listing.failures:
-            row = failure_row(failure, files[failure.path])
-            row["name"] = job["names"][files[failure.path]]
-            rows.append(row)
-        return rows
+    def _at_once(self, together: Sequence[_Read]) -> list[list[Result]] | None:
+        """Results of each job by one batch; None where that fails: each by itself tells whose."""
+        sources = [source for job in together for source in job.sources]
+        stacks = [stack for job in together for stack in job.batches]
+        try:
+            results = together[0].scorer.answers(sources, [joined(stacks)] if stacks else [])
+            every = list(results)
+        except Exception:
+            return None
+        left = iter(every)
+        return [list(islice(left, len(job.sources))) for job in together]
 
     def _fail(self, job: str, error: Exception) -> None:
         if isinstance(error, OSError) and error.errno in _FULL:
@@ -254,36 +231,6 @@ class Worker:
             return
         told = str(error) if isinstance(error, ScrdError) else where(error)
         self._channel.tell(say="failed", job=job, reason=told)
-
-
-def _begin(file: BinaryIO, shape: tuple[int, ...]) -> None:
-    npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-
-
-def _window(one: SeriesResult, scorer: Scorer) -> tuple[float, float] | None:
-    """What was measured over the series, where the model asks for that."""
-    intensity = scorer.preprocessing.intensity
-    if intensity.scope != "series" or one.verdict is None:
-        return None
-    return one.series.window(partial(measure_window, intensity=intensity))
-
-
-def _modality(source: Source) -> str | None:
-    try:
-        return read_info(source).modality
-    except ImageError:
-        return None
-
-
-def _common(names: Sequence[str]) -> str:
-    """What the files of a series are called together: their folder, else the first and how many."""
-    if len(names) == 1:
-        return names[0]
-    parents = [name.replace("\\", "/").split("/")[:-1] for name in names]
-    shared = os.path.commonprefix(parents)
-    if shared:
-        return "/".join(shared)
-    return f"{names[0]} and {len(names) - 1} more"
 
 
 def main(store: str, device: str, batch_size: str, threads: str) -> None:
