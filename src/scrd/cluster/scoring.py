@@ -91,7 +91,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     # sockets lie in this folder, and the system allows their paths about 100 characters
-    short = "/tmp" if os.path.isdir("/tmp") else None
+    short = "/tmp" if os.path.isdir("/tmp") else None  # noqa: S108 a new folder in it
     with tempfile.TemporaryDirectory(
         prefix="scrd-", dir=short, ignore_cleanup_errors=True
     ) as temporary:
@@ -145,7 +145,7 @@ def _stream(
         for row in data.iter_rows():
             if row["failure"]:
                 raise ScrdError(f"a worker of the Ray cluster failed: {row['failure']}")
-            results: list[Result] = pickle.loads(row["results"])
+            results: list[Result] = pickle.loads(row["results"])  # noqa: S301 our own worker's
             if row["start"] != done:
                 raise RuntimeError(f"results from {row['start']} on came where {done} was due")
             for source, result in zip(sources[done : done + len(results)], results, strict=True):

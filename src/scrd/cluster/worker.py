@@ -131,7 +131,7 @@ class Worker:
             ``start`` of the task; ``results``, pickled, one for each source; ``failure``, why
             there are none, empty where all is well.
         """
-        task: Task = pickle.loads(row["task"])
+        task: Task = pickle.loads(row["task"])  # noqa: S301 of the process that asked
         results: list[Result] = []
         failure = self._failure
         if not failure:

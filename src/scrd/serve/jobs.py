@@ -185,7 +185,7 @@ class Jobs:
         """
         marks = ", ".join("?" * len(beside))
         rows = self._store.rows(
-            f"SELECT * FROM jobs WHERE status = 'queued' AND id NOT IN ({marks})"
+            f"SELECT * FROM jobs WHERE status = 'queued' AND id NOT IN ({marks})"  # noqa: S608
             " ORDER BY created, rowid LIMIT ?",
             (*beside, count),
         )
@@ -224,7 +224,7 @@ class Jobs:
                     (time.time(), json.dumps(list(one.notes)), one.job),
                 )
                 db.executemany(
-                    f"INSERT INTO results ({', '.join(COLUMNS)})"
+                    f"INSERT INTO results ({', '.join(COLUMNS)})"  # noqa: S608
                     f" VALUES ({', '.join('?' * len(COLUMNS))})",
                     [[row[column] for column in COLUMNS] for row in one.results],
                 )
