@@ -177,12 +177,15 @@ def test_a_late_answer_does_not_come_over_what_was_asked_for_since(page, shared)
     page.route(one, lambda route: held.append(route))
     page.get_by_role("link", name="late.png", exact=True).click()
     page.wait_for_url("**/#/result/*")
-    page.evaluate("location.hash = '#/state'")
     while not held:
         page.wait_for_timeout(20)
-    held[0].continue_()
+    page.evaluate("location.hash = '#/state'")
     page.locator("#main[data-ready='#/state']").wait_for()
+    held[0].continue_()
+    page.wait_for_timeout(500)
     assert page.locator("h1").inner_text() == "State"
+    page.keyboard.press("Escape")  # a key of the view that was left while it loaded
+    assert page.evaluate("location.hash") == "#/state"
 
     page.unroute(one)
     page.route("**/view.bin*", lambda route: None)  # an image that never comes
@@ -191,6 +194,23 @@ def test_a_late_answer_does_not_come_over_what_was_asked_for_since(page, shared)
     page.locator("h1:text-is('late.png')").wait_for()
     page.get_by_role("link", name="Back to the list").click()
     page.locator(".results").wait_for()
+
+
+def test_who_waits_for_a_view_that_never_comes_is_told_and_goes_elsewhere(page, shared):
+    with shared.client() as client:
+        finished(client, send(client, ("never.png", picture(3))).json()["id"])
+    held, gone = [], []
+    page.on("requestfailed", lambda request: gone.append(request.url))
+    page.route(re.compile("/v1/results/(?!search)[^/]+$"), lambda route: held.append(route))
+    for view in ("API", "State", "Results"):
+        page.evaluate("location.hash = '#/'")
+        page.get_by_role("link", name="never.png", exact=True).click()
+        page.get_by_text("Loading…").wait_for()
+        page.get_by_role("link", name=view, exact=True).click()
+        page.locator(f"h1:text-is('{view}')").wait_for()
+        assert page.get_by_text("Loading…").count() == 0
+    # let go, since a browser has but six lines to a service
+    assert gone == [route.request.url for route in held]
 
 
 def test_what_could_not_be_scored_says_why(page):
