@@ -2,12 +2,16 @@
 
 import { get, send } from "./api.js";
 import { count, el, fill, number, when } from "./dom.js";
+import { watchSection, watchesOf } from "./watches.js";
 
 /** Builds the view of the state in its place. */
 export async function stateView(place, who, signal) {
   const state = await get("/v1/state", signal);
   const answering = state.models.filter((version) => version.role === "active");
-  const drifts = await Promise.all(answering.map((version) => driftOf(version.name, signal)));
+  const [watches, ...drifts] = await Promise.all([
+    watchesOf(signal),
+    ...answering.map((version) => driftOf(version.name, signal)),
+  ]);
   const today = state.today;
   const tile = (name, value, text) =>
     el("div", { class: "tile" }, el("dt", {}, name), el("dd", {}, value, text ? el("small", {}, text) : null));
@@ -19,7 +23,7 @@ export async function stateView(place, who, signal) {
       { class: state.ready ? "notice good" : "notice problem" },
       state.ready ? "Images are taken." : `No images are taken: ${state.reasons.join("; ")}.`,
     ),
-    warning(drifts),
+    warning([...drifts.filter((one) => one.alarm).map(alarmsOf), ...watches.map(({ found, alarms }) => [found?.archive, alarms])]),
     el(
       "dl",
       { class: "tiles" },
@@ -50,6 +54,7 @@ export async function stateView(place, who, signal) {
           ),
         )
       : null,
+    watchSection(watches),
     pValues(state.p_values),
     drift(drifts),
     await models(state.models, who, signal),
@@ -90,22 +95,22 @@ async function driftOf(name, signal) {
   }
 }
 
+/** Name and alarms of a model, each with the result that raised it. */
+function alarmsOf({ name, alarms, found }) {
+  return [
+    name,
+    alarms.map((text, i) => [`${text} `, el("a", { href: `#/result/${found.alarms[i].result}` }, "Show this result")]),
+  ];
+}
+
 function warning(said) {
-  const alarmed = said.filter((one) => one.alarm > 0);
-  if (!alarmed.length) return null;
+  const lines = said.flatMap(([name, alarms]) => alarms.map((told) => el("li", {}, `${name}: `, told)));
+  if (!lines.length) return null;
   return el(
     "div",
     { class: "notice problem", role: "alert", id: "drifted" },
     el("p", {}, "The images seem to have changed: p-values and flags may no longer hold what they promise."),
-    el(
-      "ul",
-      {},
-      alarmed.flatMap((one) =>
-        one.alarms.map((text, i) =>
-          el("li", {}, `${one.name}: ${text} `, el("a", { href: `#/result/${one.found.alarms[i].result}` }, "Show this result")),
-        ),
-      ),
-    ),
+    el("ul", {}, lines),
   );
 }
 
