@@ -4,7 +4,9 @@ import re
 
 import pytest
 from serving import Server, finished, picture, send
+from states import UID, write_state
 
+from scrd.dicom.uids import tag
 from scrd.serve.auth import new_token
 from synthetic_volumes import head, write_dicom
 
@@ -177,12 +179,15 @@ def test_a_late_answer_does_not_come_over_what_was_asked_for_since(page, shared)
     page.route(one, lambda route: held.append(route))
     page.get_by_role("link", name="late.png", exact=True).click()
     page.wait_for_url("**/#/result/*")
-    page.evaluate("location.hash = '#/state'")
     while not held:
         page.wait_for_timeout(20)
-    held[0].continue_()
+    page.evaluate("location.hash = '#/state'")
     page.locator("#main[data-ready='#/state']").wait_for()
+    held[0].continue_()
+    page.wait_for_timeout(500)
     assert page.locator("h1").inner_text() == "State"
+    page.keyboard.press("Escape")  # a key of the view that was left while it loaded
+    assert page.evaluate("location.hash") == "#/state"
 
     page.unroute(one)
     page.route("**/view.bin*", lambda route: None)  # an image that never comes
@@ -191,6 +196,23 @@ def test_a_late_answer_does_not_come_over_what_was_asked_for_since(page, shared)
     page.locator("h1:text-is('late.png')").wait_for()
     page.get_by_role("link", name="Back to the list").click()
     page.locator(".results").wait_for()
+
+
+def test_who_waits_for_a_view_that_never_comes_is_told_and_goes_elsewhere(page, shared):
+    with shared.client() as client:
+        finished(client, send(client, ("never.png", picture(3))).json()["id"])
+    held, gone = [], []
+    page.on("requestfailed", lambda request: gone.append(request.url))
+    page.route(re.compile("/v1/results/(?!search)[^/]+$"), lambda route: held.append(route))
+    for view in ("API", "State", "Results"):
+        page.evaluate("location.hash = '#/'")
+        page.get_by_role("link", name="never.png", exact=True).click()
+        page.get_by_text("Loading…").wait_for()
+        page.get_by_role("link", name=view, exact=True).click()
+        page.locator(f"h1:text-is('{view}')").wait_for()
+        assert page.get_by_text("Loading…").count() == 0
+    # let go, since a browser has but six lines to a service
+    assert gone == [route.request.url for route in held]
 
 
 def test_what_could_not_be_scored_says_why(page):
@@ -245,7 +267,6 @@ SCHEMES = [
     "page", SCHEMES, indirect=True, ids=lambda s: f"{s['color_scheme']}-{s['viewport']['width']}"
 )
 def test_axe_finds_nothing_serious(page, tmp_path):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe").Axe()
     write_dicom(tmp_path / "study", head(7), 7)
     page.locator("#files").set_input_files(sorted((tmp_path / "study").iterdir()))
     page.locator("tr", has_text="MR, 8 images").first.wait_for(timeout=30_000)
@@ -257,14 +278,19 @@ def test_axe_finds_nothing_serious(page, tmp_path):
         else:
             page.evaluate(f"location.hash = '{view}'")
             page.locator(f"#main[data-ready='{view}']").wait_for()
-        found = axe.run(page).response["violations"]
-        if serious := [
-            (v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"])
-            for v in found
-            if v["impact"] in ("serious", "critical")
-        ]:
-            bad[view] = serious
+        if found := serious(page):
+            bad[view] = found
     assert bad == {}
+
+
+def serious(page):
+    """What axe finds that would hinder somebody."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="no axe").Axe()
+    return [
+        (v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"])
+        for v in axe.run(page).response["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
 
 
 def test_drift_is_told_and_warned_of(chromium, exports, tmp_path):
@@ -285,6 +311,45 @@ def test_drift_is_told_and_warned_of(chromium, exports, tmp_path):
         assert "without drift this happens in at most 1 of 20 streams" in warning.inner_text()
         warning.get_by_role("link", name="Show this result").first.click()
         page.locator("#why li").first.wait_for()
+    finally:
+        context.close()
+        server.kill()
+
+
+def test_watches_are_told(chromium, exports, tmp_path):
+    model, scores = exports / "first", [1.5] * 20
+    states = [
+        write_state(tmp_path / "quiet", model, [*scores, 3.0], refused=["no feet"], dead=True),
+        write_state(tmp_path / "drifted", model, [*scores, *[4.0] * 40], retried=["no connection"]),
+        tmp_path / "later",
+    ]
+    options = [word for state in states for word in ("--watch", state)]
+    server = Server(tmp_path / "store", [f"disc={model}"], *options).start()
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    try:
+        page = context.new_page()
+        page.goto(f"{server.url}/#/state")
+        page.locator("#main[data-ready]").wait_for()
+        quiet, drifted = page.locator(".watch").all()
+        assert quiet.locator(".notice").inner_text() == "Dead: it was stopped."
+        assert quiet.locator(".tile").nth(1).inner_text().split("\n")[:2] == ["Flagged today", "1"]
+        assert quiet.get_by_text("no feet (1)").count() == 1
+        assert quiet.locator("tbody tr").count() == 1
+        assert tag(f"{UID}.20") in quiet.locator("tbody tr").inner_text()
+        assert quiet.locator("dd .problem").count() == 0
+        assert drifted.locator(".notice").inner_text() == "Well: it lives."
+        assert drifted.get_by_text(": no connection").count() == 1
+        assert "ALARM: score is higher" in drifted.locator("dd .problem").inner_text()
+        assert drifted.locator("tbody tr").first.is_hidden()
+        drifted.get_by_text("Studies flagged today").click()
+        assert drifted.locator("tbody tr:visible").count() == 40
+        assert "drifted archive: ALARM" in page.locator("#drifted").inner_text()
+        assert "later: no such file yet" in page.locator("#watches > .problem").inner_text()
+        assert UID not in page.content()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert serious(page) == []
     finally:
         context.close()
         server.kill()

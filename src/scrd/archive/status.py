@@ -22,9 +22,31 @@ AWAY_SECONDS = 600.0
 STUDY_SECONDS = 1800.0
 """A study that is in hand for so long hangs."""
 
+FLAGGED = 100
+"""How many flagged studies are listed at most."""
+
 Health = Literal["well", "dead", "stuck"]
 
 _COUNT = re.compile(r"^none of \d+ images could be scored: ")
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A study that was flagged.
+
+    Attributes:
+        at: when, seconds since the epoch.
+        study: tag of its UID.
+        p_value: of its score, in (0, 1]; None where it has no verdict of its own.
+        score: pooled; None likewise.
+        images: that were to be scored.
+    """
+
+    at: float
+    study: str
+    p_value: float | None
+    score: float | None
+    images: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +73,7 @@ class Status:
         processed: studies that were done, refused or failed, each time that they were.
         done: studies that were scored.
         flagged: of them.
+        flagged_studies: those, the newest first, at most `FLAGGED`.
         refused: reason → how many.
         failed: reason → how many were given up.
         retried: when each study that has failed so far is tried next, and why it failed.
@@ -82,6 +105,7 @@ class Status:
     processed: int
     done: int
     flagged: int
+    flagged_studies: tuple[Flagged, ...]
     refused: dict[str, int]
     failed: dict[str, int]
     retried: tuple[tuple[float, str], ...]
@@ -149,6 +173,11 @@ def read_status(path: Path, since: float, now: float | None = None) -> Status:
         counted = db.execute(
             "SELECT outcome, reason, flagged, seconds FROM history WHERE at >= ?", (since,)
         ).fetchall()
+        flagged = db.execute(
+            "SELECT at, study, p_value, score, images FROM history"
+            " WHERE at >= ? AND outcome = 'done' AND flagged ORDER BY id DESC LIMIT ?",
+            (since, FLAGGED),
+        ).fetchall()
         queue = db.execute(
             "SELECT next_try, reason, since FROM studies WHERE status = 'queued' ORDER BY next_try"
         ).fetchall()
@@ -174,6 +203,7 @@ def read_status(path: Path, since: float, now: float | None = None) -> Status:
         processed=len(counted),
         done=len(done),
         flagged=sum(row["flagged"] for row in done),
+        flagged_studies=tuple(Flagged(*row) for row in flagged),
         refused=_reasons(counted, "refused"),
         failed=_reasons(counted, "failed"),
         retried=tuple((row["next_try"], row["reason"]) for row in queue if row["reason"]),

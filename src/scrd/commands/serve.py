@@ -35,6 +35,10 @@ def serve(
     keep_gb: Annotated[
         float, typer.Option(min=0, help="Delete the oldest jobs beyond this size, 1e9 bytes.")
     ] = 50.0,
+    watch: Annotated[
+        list[Path] | None,
+        typer.Option(help="Show how this scrd watch is: its state file, or a folder of some."),
+    ] = None,
     batch_size: BatchSize = 16,
     device: Device = "auto",
     threads: Threads = None,
@@ -72,6 +76,7 @@ def serve(
             keep_days=keep_days,
             keep_gigabytes=keep_gb,
             secure=tls_cert is not None or behind_proxy,
+            watches=watch or [],
         )
         run(
             store,

@@ -8,32 +8,20 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from scrd.monitor.words import in_a_line
-
 if TYPE_CHECKING:
+    from scrd.archive.overview import Overview
     from scrd.archive.status import Status
-    from scrd.monitor.drift import Drift
     from scrd.monitor.rates import Expected, Rate
 
 _STYLES = {"well": None, "dead": "bold red", "stuck": "bold yellow"}
 _REASONS = 5
 
 
-def print_status(
-    one: Status,
-    drift: Drift | None,
-    rate: tuple[Rate, Expected] | None,
-    note: str,
-    days: int,
-    console: Console,
-) -> None:
+def print_status(watch: Overview, days: int, console: Console) -> None:
     """Print a screen of plain words.
 
     Args:
-        one: how the watch is.
-        drift: what `scrd monitor` finds; None where it finds nothing out.
-        rate: of flags among the studies, and what is expected; None likewise.
-        note: why it does not.
+        watch: how it is.
         days: that are counted.
         console: where to.
     """
@@ -41,7 +29,7 @@ def print_status(
     def line(name: str, text: str, style: str | None = None) -> None:
         console.print(f"{name:<9} {text}", style=style, markup=False)
 
-    now = time.time()
+    one, now = watch.status, time.time()
     console.print(f"{one.archive} ({one.state})", style="bold", markup=False)
     line("health", f"{one.health.upper()}: {one.told}", _STYLES[one.health])
     if one.version is not None:
@@ -69,12 +57,9 @@ def print_status(
     if one.free_bytes is not None and one.last is not None:
         free = f"{one.free_bytes / 1e9:.1f} GB"
         line("disk", f"{free} free after the last study, {_when(one.last, now)}")
-    if rate is not None:
-        line("flags", _flags(*rate))
-    if drift is None:
-        line("drift", f"not known: {note}")
-    else:
-        line("drift", in_a_line(drift), "bold red" if drift.alarms else None)
+    if watch.flags is not None:
+        line("flags", _flags(*watch.flags))
+    line("drift", watch.drift.line, "bold red" if watch.drift.alarms else None)
     console.print()
 
 

@@ -40,6 +40,7 @@ class Metrics:
     Attributes:
         registry: what `text` tells.
         requests: by status and route.
+        watch_well: by state file.
         worker_deaths: times that the worker died.
     """
 
@@ -68,6 +69,9 @@ class Metrics:
         )
         self._alarm = Gauge(
             "drift_alarm", "Highest level that the wealth has passed, or 0", ["model"], **common
+        )
+        self.watch_well = Gauge(
+            "watch_well", "1 where a scrd watch lives and gets on", ["state"], **common
         )
         self.requests = Counter("requests", "Requests", ["route", "status"], **common)
         self.worker_deaths = Counter("worker_deaths", "Times that the worker died", **common)

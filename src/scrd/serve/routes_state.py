@@ -37,6 +37,9 @@ def readyz(service: TheService) -> JSONResponse:
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=[Readers])
 def metrics(service: TheService) -> Response:
     """Figures for Prometheus."""
+    service.metrics.watch_well.clear()  # one may be gone
+    for name, well in service.watches.well().items():
+        service.metrics.watch_well.labels(name).set(well)
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -110,6 +113,12 @@ def comparison(name: str, service: TheService) -> list[dict[str, Any]]:
 def drift(name: str, service: TheService) -> Any:
     """Whether what the version that answers was sent has drifted."""
     return asdict(service.drifts.of(name))
+
+
+@router.get("/v1/watches", response_model=list[schemas.Watch], dependencies=[Readers])
+def watches(service: TheService) -> Any:
+    """How each `scrd watch` is that the service was told of, and what it did today."""
+    return [asdict(one) for one in service.watches.look()]
 
 
 @router.post("/v1/session", response_model=schemas.Session)

@@ -202,6 +202,16 @@ class Drift(BaseModel):
     )
 
 
+class Watch(BaseModel):
+    """How a `scrd watch` is."""
+
+    state: str = Field(description="Its state file.")
+    problem: str = Field(description="Why nothing is known of it; empty where something is.")
+    line: str = Field(description="Its drift in a line.")
+    alarms: list[str] = Field(description="Of drift, a sentence each.")
+    found: dict[str, Any] | None = Field(description="What `scrd status --json` says of today.")
+
+
 class State(BaseModel):
     """How the service does."""
 

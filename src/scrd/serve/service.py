@@ -26,6 +26,7 @@ from scrd.serve.results import Results
 from scrd.serve.retention import forget_old
 from scrd.serve.store import Store
 from scrd.serve.supervisor import Supervisor
+from scrd.serve.watches import Watches
 
 log = logging.getLogger("scrd.serve")
 _EVERY = 600.0  # seconds between two looks for what is old, and for drift
@@ -45,6 +46,7 @@ class Settings:
         keep_days: how long jobs are kept.
         keep_gigabytes: how much of them is.
         secure: cookies go over TLS only.
+        watches: state files of `scrd watch` to tell of, or folders that hold some.
         limits: bounds.
     """
 
@@ -56,11 +58,16 @@ class Settings:
     keep_days: float = 30.0
     keep_gigabytes: float = 50.0
     secure: bool = False
+    watches: Sequence[Path] = ()
     limits: Limits = field(default_factory=Limits)
 
 
 class Service:
-    """What the routes work with."""
+    """What the routes work with.
+
+    Raises:
+        ScrdError: what is told to be a state file of `scrd watch` is none.
+    """
 
     def __init__(self, store: Store, settings: Settings, on_fatal: Callable[[], None]) -> None:
         self.store, self.settings, self.limits = store, settings, settings.limits
@@ -69,6 +76,7 @@ class Service:
         self.marks, self.audit = Marks(store), Audit(store)
         self.models, self.metrics = Models(store), Metrics()
         self.drifts = Drifts(store, self.models, self.metrics)
+        self.watches = Watches(settings.watches)
         self.events = Events(self.limits.streams)
         self.artist = Artist(store.folder, self.limits.request_seconds)
         self.supervisor = Supervisor(
@@ -165,6 +173,7 @@ class Service:
         while True:
             try:
                 await asyncio.to_thread(self.drifts.look)
+                await asyncio.to_thread(self.watches.look)
             except Exception as error:
                 log.error("drift could not be looked for: %s", where(error))
             await asyncio.sleep(_EVERY)

@@ -11,7 +11,7 @@ export class Refusal extends Error {
   }
 }
 
-async function ask(path, options = {}) {
+async function ask(path, options = {}, read = (answer) => answer.json()) {
   const headers = { ...options.headers };
   if (csrf) headers["x-scrd-csrf"] = csrf;
   if (options.json !== undefined) {
@@ -21,39 +21,37 @@ async function ask(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, { ...options, headers, credentials: "same-origin" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (answer.ok) return await read(answer);
+  } catch {
+    // whoever asked was left meanwhile: what it would do next is never done
+    if (options.signal?.aborted) return new Promise(() => {});
     throw new Refusal(0, "The service does not answer.");
   }
-  if (!answer.ok) {
-    let text = answer.statusText;
-    try {
-      const { detail } = await answer.json();
-      text = typeof detail === "string" ? detail : detail.map((one) => one.msg).join("; ");
-    } catch {
-      // its status says enough
-    }
-    if (answer.status === 401) window.dispatchEvent(new Event("signed-out"));
-    throw new Refusal(answer.status, text, Number(answer.headers.get("retry-after")) || 0);
+  let text = answer.statusText;
+  try {
+    const { detail } = await answer.json();
+    text = typeof detail === "string" ? detail : detail.map((one) => one.msg).join("; ");
+  } catch {
+    // its status says enough
   }
-  return answer;
+  if (answer.status === 401) window.dispatchEvent(new Event("signed-out"));
+  throw new Refusal(answer.status, text, Number(answer.headers.get("retry-after")) || 0);
 }
 
-export async function get(path, options) {
-  return (await ask(path, options)).json();
+export function get(path, signal) {
+  return ask(path, { signal });
 }
 
-export async function send(method, path, json) {
-  const answer = await ask(path, { method, json });
-  return answer.status === 204 ? null : answer.json();
+export function send(method, path, json, signal) {
+  return ask(path, { method, json, signal }, (answer) => (answer.status === 204 ? null : answer.json()));
 }
 
-export async function bytes(path, options) {
-  return (await ask(path, options)).arrayBuffer();
+export function bytes(path, signal) {
+  return ask(path, { signal }, (answer) => answer.arrayBuffer());
 }
 
-export async function post(path, body, headers) {
-  return (await ask(path, { method: "POST", body, headers })).json();
+export function post(path, body, headers) {
+  return ask(path, { method: "POST", body, headers });
 }
 
 export async function session() {
@@ -81,8 +79,7 @@ export async function thumbnail(result) {
   if (!thumbs.has(result)) {
     thumbs.set(
       result,
-      ask(`/v1/results/${result}/thumbnail.jpg`)
-        .then((answer) => answer.blob())
+      ask(`/v1/results/${result}/thumbnail.jpg`, {}, (answer) => answer.blob())
         .then((blob) => URL.createObjectURL(blob))
         .catch(() => null),
     );

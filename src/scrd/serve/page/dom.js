@@ -49,6 +49,14 @@ export function released() {
   return pressed ? new Promise((go) => waiting.push(go)) : Promise.resolve();
 }
 
+/** Draws again what is drawn when its size or the colours of the page change, until the signal. */
+export function onRedraw(element, draw, signal) {
+  const observer = new ResizeObserver(() => draw());
+  observer.observe(element);
+  signal.addEventListener("abort", () => observer.disconnect());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(), { signal });
+}
+
 /** Say something to whoever cannot see it. */
 export function announce(text) {
   document.getElementById("live").textContent = text;

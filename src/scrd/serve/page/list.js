@@ -31,8 +31,8 @@ export const asked = { show: "all", sort: "newest", name: "", model: null, offse
 /** The results of the page that is shown, for the viewer's way to the next one. */
 export let shown = [];
 
-/** Builds the view; returns what brings it up to date. */
-export function listView(main, state, who, onsent) {
+/** Builds the view in its place; returns what brings it up to date until it is left. */
+export function listView(place, state, who, onsent, signal) {
   const jobs = el("div", { class: "jobs", id: "jobs" });
   const body = el("tbody");
   const foot = el("nav", { class: "pages", "aria-label": "Pages" });
@@ -85,7 +85,7 @@ export function listView(main, state, who, onsent) {
     body,
   );
   fill(
-    main,
+    place,
     el("h1", { class: "hidden-text" }, "Results"),
     who.role === "read" ? null : uploadBar(state.limits, onsent),
     jobs,
@@ -113,14 +113,15 @@ export function listView(main, state, who, onsent) {
     const mine = ++turn;
     const { today, ...filter } = SHOW.find(([value]) => value === asked.show)[2];
     if (today) filter.since = new Date().setHours(0, 0, 0, 0) / 1000;
-    const found = await send("POST", "/v1/results/search", {
+    const wanted = {
       ...filter,
       name: asked.name || null,
       model: asked.model,
       sort: asked.sort,
       offset: asked.offset,
       limit: PAGE,
-    });
+    };
+    const found = await send("POST", "/v1/results/search", wanted, signal);
     await released();
     if (mine !== turn) return;
     shown = found.results;
@@ -171,7 +172,7 @@ export function listView(main, state, who, onsent) {
       if (["done", "failed"].includes(event.status)) running.delete(event.job);
       else running.set(event.job, event);
       if (event.status === "failed") {
-        const job = await get(`/v1/jobs/${event.job}`);
+        const job = await get(`/v1/jobs/${event.job}`, signal);
         jobs.after(
           el("p", { class: "notice problem", role: "alert" }, `A job of ${count(job.files, "file")} failed: ${job.reason}`),
         );

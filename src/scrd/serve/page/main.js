@@ -1,30 +1,44 @@
 // The page: who is signed in, which view is shown, what happens meanwhile.
 
 import { get, session, signIn, signOut } from "./api.js";
-import { el, fill } from "./dom.js";
+import { announce, el, fill } from "./dom.js";
 import { listView } from "./list.js";
 import { apiView, stateView } from "./state.js";
 import { takeDrops } from "./upload.js";
 import { resultView } from "./view.js";
 
+const SLOW = 1000; // ms until it is said that a view loads
 const main = document.getElementById("main");
 let who = null;
-let leave = null;
+let left = new AbortController(); // of the view that is shown or loads
 let list = null;
 let stream = null;
+let slow = 0;
 
-let wanted = 0;
-let showing = Promise.resolve();
-
-/** Views come one after the other: a late answer never takes the place of what was asked for since. */
-function show() {
-  const mine = ++wanted;
-  showing = showing.then(() => (mine === wanted ? render() : null));
+/** Leaves the view that is shown or loads; returns the signal that says the same of the next one. */
+function next() {
+  left.abort();
+  left = new AbortController();
+  list = null;
+  clearTimeout(slow);
+  slow = setTimeout(() => {
+    fill(main, el("p", { class: "busy" }, "Loading…"));
+    announce("Loading");
+  }, SLOW);
+  return left.signal;
 }
 
-async function render() {
-  if (leave) leave();
-  leave = list = null;
+/** Puts into the page what was waited for. */
+function put(...children) {
+  clearTimeout(slow);
+  announce("");
+  fill(main, ...children);
+}
+
+/** A view fills a place of its own. That comes into the page when it is complete, if it was not left meanwhile. */
+async function show() {
+  const signal = next();
+  delete main.dataset.ready;
   if (!who) return signInView();
   const { hash } = location;
   const [view, id] = hash.replace(/^#\//, "").split("/");
@@ -33,26 +47,27 @@ async function render() {
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  const place = el("div");
   try {
-    if (view === "result") leave = await resultView(main, id, who);
-    else if (view === "state") await stateView(main, who);
-    else if (view === "api") await apiView(main);
+    if (view === "result") await resultView(place, id, who, signal);
+    else if (view === "state") await stateView(place, who, signal);
+    else if (view === "api") await apiView(place, signal);
     else {
-      list = listView(main, await get("/v1/state"), who, () => list?.refresh());
+      list = listView(place, await get("/v1/state", signal), who, () => list?.refresh(), signal);
       await list.refresh();
     }
+    if (signal.aborted) return;
+    put(place);
     main.dataset.ready = hash || "#/";
   } catch (error) {
-    if (error.status !== 401) {
-      fill(main, el("p", { class: "notice problem", role: "alert" }, error.message), el("a", { class: "button", href: "#/" }, "Back to the list"));
-    }
+    if (signal.aborted) return; // 401 leads to the sign-in
+    put(el("p", { class: "notice problem", role: "alert" }, error.message), el("a", { class: "button", href: "#/" }, "Back to the list"));
   }
 }
 
 function signInView(said = "") {
   const token = el("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
-  fill(
-    main,
+  put(
     el(
       "form",
       {
@@ -111,15 +126,17 @@ window.addEventListener("signed-out", () => {
   if (who) {
     who = null;
     stream?.close();
+    next();
     signInView("The sign-in has ended.");
   }
 });
 get("/v1/state")
   .then((state) => takeDrops(state.limits, () => list?.refresh()))
   .catch(() => takeDrops({ body_bytes: Infinity }, () => list?.refresh()));
+next();
 session()
   .then((found) => {
     who = found;
     begin();
   })
-  .catch((error) => (error.status === 401 ? signInView() : fill(main, el("p", { class: "notice problem" }, error.message))));
+  .catch((error) => (error.status === 401 ? signInView() : put(el("p", { class: "notice problem" }, error.message))));

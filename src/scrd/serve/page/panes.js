@@ -1,14 +1,14 @@
 // The panes of the viewer: the same place of image and map, moved and zoomed together.
 
 import { compose, contour, heated, windowed } from "./draw.js";
-import { el } from "./dom.js";
+import { el, onRedraw } from "./dom.js";
 
 const LEAST = 1;
 const MOST = 16;
 
-/** Panes that show a view; `settings` has mode, opacity, line and window. */
+/** Panes that show a view until the signal says that it is left; `settings` has mode, opacity, line and window. */
 export class Panes {
-  constructor(settings) {
+  constructor(settings, signal) {
     this.settings = settings;
     this.place = { zoom: 1, x: 0.5, y: 0.5 };
     this.source = this.pane("Image");
@@ -16,7 +16,7 @@ export class Panes {
     this.trial = this.pane("Map of the model on trial");
     this.box = el("div", { class: "panes" }, this.source.figure, this.map.figure, this.trial.figure);
     this.view = this.other = null;
-    new ResizeObserver(() => this.draw()).observe(this.box);
+    onRedraw(this.box, () => this.draw(), signal);
   }
 
   pane(title) {

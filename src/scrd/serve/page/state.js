@@ -2,24 +2,28 @@
 
 import { get, send } from "./api.js";
 import { count, el, fill, number, when } from "./dom.js";
+import { watchSection, watchesOf } from "./watches.js";
 
-/** Builds the view of the state. */
-export async function stateView(main, who) {
-  const state = await get("/v1/state");
+/** Builds the view of the state in its place. */
+export async function stateView(place, who, signal) {
+  const state = await get("/v1/state", signal);
   const answering = state.models.filter((version) => version.role === "active");
-  const drifts = await Promise.all(answering.map((version) => driftOf(version.name)));
+  const [watches, ...drifts] = await Promise.all([
+    watchesOf(signal),
+    ...answering.map((version) => driftOf(version.name, signal)),
+  ]);
   const today = state.today;
   const tile = (name, value, text) =>
     el("div", { class: "tile" }, el("dt", {}, name), el("dd", {}, value, text ? el("small", {}, text) : null));
   fill(
-    main,
+    place,
     el("h1", {}, "State"),
     el(
       "p",
       { class: state.ready ? "notice good" : "notice problem" },
       state.ready ? "Images are taken." : `No images are taken: ${state.reasons.join("; ")}.`,
     ),
-    warning(drifts),
+    warning([...drifts.filter((one) => one.alarm).map(alarmsOf), ...watches.map(({ found, alarms }) => [found?.archive, alarms])]),
     el(
       "dl",
       { class: "tiles" },
@@ -50,9 +54,10 @@ export async function stateView(main, who) {
           ),
         )
       : null,
+    watchSection(watches),
     pValues(state.p_values),
     drift(drifts),
-    await models(state.models, who),
+    await models(state.models, who, signal),
   );
 }
 
@@ -82,30 +87,30 @@ function pValues(tenths) {
   );
 }
 
-async function driftOf(name) {
+async function driftOf(name, signal) {
   try {
-    return await get(`/v1/models/${name}/drift`);
+    return await get(`/v1/models/${name}/drift`, signal);
   } catch (error) {
     return { name, alarm: 0, line: `not known: ${error.message}` };
   }
 }
 
+/** Name and alarms of a model, each with the result that raised it. */
+function alarmsOf({ name, alarms, found }) {
+  return [
+    name,
+    alarms.map((text, i) => [`${text} `, el("a", { href: `#/result/${found.alarms[i].result}` }, "Show this result")]),
+  ];
+}
+
 function warning(said) {
-  const alarmed = said.filter((one) => one.alarm > 0);
-  if (!alarmed.length) return null;
+  const lines = said.flatMap(([name, alarms]) => alarms.map((told) => el("li", {}, `${name}: `, told)));
+  if (!lines.length) return null;
   return el(
     "div",
     { class: "notice problem", role: "alert", id: "drifted" },
     el("p", {}, "The images seem to have changed: p-values and flags may no longer hold what they promise."),
-    el(
-      "ul",
-      {},
-      alarmed.flatMap((one) =>
-        one.alarms.map((text, i) =>
-          el("li", {}, `${one.name}: ${text} `, el("a", { href: `#/result/${one.found.alarms[i].result}` }, "Show this result")),
-        ),
-      ),
-    ),
+    el("ul", {}, lines),
   );
 }
 
@@ -127,7 +132,7 @@ function drift(said) {
 
 const ROLES = { active: "answers", shadow: "on trial", standby: "rests" };
 
-async function models(versions, who) {
+async function models(versions, who, signal) {
   const may = who.role === "manage";
   const said = el("p", { class: "problem", role: "alert" });
   const again = () => window.dispatchEvent(new Event("hashchange"));
@@ -177,7 +182,7 @@ async function models(versions, who) {
     el("button", {}, "Load the version"),
   );
   const compared = await Promise.all(
-    versions.filter((v) => v.role === "shadow").map(async (v) => comparison(v, await get(`/v1/models/${v.name}/comparison`))),
+    versions.filter((v) => v.role === "shadow").map(async (v) => comparison(v, await get(`/v1/models/${v.name}/comparison`, signal))),
   );
   return el(
     "section",
@@ -225,9 +230,9 @@ function comparison(version, pairs) {
   );
 }
 
-/** Builds the list of what the API offers, out of its own description. */
-export async function apiView(main) {
-  const api = await get("/v1/openapi.json");
+/** Builds in its place the list of what the API offers, out of its own description. */
+export async function apiView(place, signal) {
+  const api = await get("/v1/openapi.json", signal);
   const parts = [];
   for (const [path, methods] of Object.entries(api.paths)) {
     for (const [method, what] of Object.entries(methods)) {
@@ -247,7 +252,7 @@ export async function apiView(main) {
     }
   }
   fill(
-    main,
+    place,
     el("h1", {}, "API"),
     el("p", {}, "For programs: ", el("a", { href: "/v1/openapi.json" }, "the description in OpenAPI's form"), ". In Python, ", el("code", {}, "scrd.serve.client.Client"), " speaks it."),
     parts,

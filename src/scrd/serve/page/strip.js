@@ -1,9 +1,9 @@
 // The slices of a series: a bar each, as high as its score.
 
-import { el, number } from "./dom.js";
+import { el, number, onRedraw } from "./dom.js";
 
-/** A strip of slices, and a slider for keyboards and fingers. */
-export function strip(images, onselect) {
+/** A strip of slices, and a slider for keyboards and fingers, until the signal says that it is left. */
+export function strip(images, onselect, signal) {
   const canvas = el("canvas", { role: "img" });
   const slider = el("input", {
     type: "range",
@@ -50,8 +50,7 @@ export function strip(images, onselect) {
     context.lineWidth = 2 * ratio;
     context.strokeRect(chosen * wide + ratio, ratio, Math.max(wide - 2 * ratio, 2), canvas.height - 2 * ratio);
   }
-  new ResizeObserver(draw).observe(canvas);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  onRedraw(canvas, draw, signal);
 
   return {
     box: el("div", { class: "strip" }, canvas, slider, words),

@@ -1,7 +1,7 @@
 // One result: image and map, slices, why, mark, downloads.
 
 import { bytes, get, send } from "./api.js";
-import { announce, count, el, fill, number, when } from "./dom.js";
+import { announce, count, el, fill, number, onRedraw, when } from "./dom.js";
 import { colourBar, decode } from "./draw.js";
 import { shown, verdict } from "./list.js";
 import { Panes } from "./panes.js";
@@ -10,11 +10,11 @@ import { strip } from "./strip.js";
 const narrow = matchMedia("(max-width: 44rem)").matches;
 const settings = { mode: narrow ? "over" : "beside", opacity: 0.8, line: true, trial: false, window: [0, 255] };
 
-/** Builds the view; returns what is to be undone when it is left. */
-export async function resultView(main, id, who) {
-  const result = await get(`/v1/results/${id}`);
+/** Builds the view in its place, for as long as the signal does not say that it is left. */
+export async function resultView(place, id, who, signal) {
+  const result = await get(`/v1/results/${id}`, signal);
   const images = result.per_image;
-  const panes = new Panes(settings);
+  const panes = new Panes(settings, signal);
   const scores = images.map((image) => image.score ?? -Infinity);
   let slice = Math.max(0, scores.indexOf(Math.max(...scores)));
   const views = new Map();
@@ -23,13 +23,13 @@ export async function resultView(main, id, who) {
   const aside = el("div", { class: "aside" });
   const bar = el("canvas", { class: "bar", role: "img" });
   const barWords = el("p", { class: "soft bar-words" });
-  const slices = images.length > 1 ? strip(images, (at) => go(at)) : null;
+  const slices = images.length > 1 ? strip(images, (at) => go(at), signal) : null;
   const problem = el("p", { class: "notice problem", hidden: true, role: "alert" });
   const controls = makeControls();
   const [kind, word] = verdict(result);
 
   fill(
-    main,
+    place,
     el(
       "div",
       { class: "bar-top" },
@@ -52,13 +52,8 @@ export async function resultView(main, id, who) {
     ),
   );
   aside.append(...facts(), why(), marking(), downloads(), help());
-  const onkey = (event) => keys(event);
-  document.addEventListener("keydown", onkey);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const redraw = () => legend();
-  dark.addEventListener("change", redraw);
-  const watchBar = new ResizeObserver(redraw);
-  watchBar.observe(bar);
+  document.addEventListener("keydown", keys, { signal });
+  onRedraw(bar, legend, signal);
   go(slice); // it says itself what went wrong, and nobody has to wait for it to leave
 
   function legend() {
@@ -79,7 +74,7 @@ export async function resultView(main, id, who) {
 
   async function go(at) {
     if (result.kind === "file") {
-      main.querySelector(".stage").hidden = true; // there is no image in it
+      place.querySelector(".stage").hidden = true; // there is no image in it
       return;
     }
     slice = Math.min(images.length - 1, Math.max(0, at));
@@ -90,7 +85,7 @@ export async function resultView(main, id, who) {
       if (result.counterpart && settings.trial) wanted.push(load(trialViews, result.counterpart, mine));
       const [view, other] = await Promise.all(wanted);
       if (other && !trialSaid) {
-        const trial = await get(`/v1/results/${result.counterpart}`);
+        const trial = await get(`/v1/results/${result.counterpart}`, signal);
         trialSaid = `Model on trial, no verdict: score ${number(trial.score)}, p ${number(trial.p_value)}`;
         panes.trial.caption.textContent = trialSaid;
       }
@@ -115,7 +110,7 @@ export async function resultView(main, id, who) {
   async function load(kept, of, at) {
     if (!kept.has(at)) {
       if (kept.size > 24) kept.delete(kept.keys().next().value);
-      kept.set(at, decode(await bytes(`/v1/results/${of}/view.bin?slice=${at}`)));
+      kept.set(at, decode(await bytes(`/v1/results/${of}/view.bin?slice=${at}`, signal)));
     }
     return kept.get(at);
   }
@@ -355,10 +350,4 @@ export async function resultView(main, id, who) {
     event.preventDefault();
     acts[event.key]();
   }
-
-  return () => {
-    document.removeEventListener("keydown", onkey);
-    dark.removeEventListener("change", redraw);
-    watchBar.disconnect();
-  };
 }
