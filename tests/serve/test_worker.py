@@ -28,6 +28,12 @@ class Means(Scorer):
     def __init__(self, fingerprint="a" * 64, bad=()):
         self.fingerprint, self.bad = fingerprint, bad
         self.batches, self.go = [], threading.Semaphore(0)
+        self.begun = []  # a batch each
+
+    def read(self, sources, **options):
+        for batch in super().read(sources, **options):
+            self.begun.append(len(batch.index))
+            yield batch
 
     def infer(self, images, content, *, maps=True):
         self.batches.append(len(images))
@@ -117,9 +123,9 @@ def test_jobs_are_read_while_another_is_scored_and_then_fill_a_batch(line, score
     until(lambda: scorers["a"].batches == [1])
     begin(("b", pictures(2)), ("c", pictures(1)))
     begin(("d", pictures(1)), ("e", pictures(3)))
-    until(lambda: ("begun", "e") in line.said)  # nobody let the first go yet
+    until(lambda: len(scorers["a"].begun) == 5)  # nobody let the first go yet
     assert not done(line)
-    time.sleep(0.3)  # until they are read
+    time.sleep(0.3)  # until that is known
     for _ in range(3):
         scorers["a"].go.release()
     until(lambda: len(done(line)) == 5)
@@ -142,7 +148,6 @@ def test_what_was_asked_between_two_jobs_is_done_between_them(line, scorers, beg
     line.send(do="load", name="b", folder="b")
     begin(("third", pictures(1)))
     until(lambda: ("begun", "third") in line.said)
-    time.sleep(0.2)
     scorers["a"].go.release(3)
     until(lambda: len(done(line)) == 3)
     told = [what for what in line.said if what[0] in ("done", "loaded")]
@@ -157,7 +162,6 @@ def test_models_do_not_share_a_batch(line, scorers, begin):
     begin(("a", pictures(1)))
     begin(("b", pictures(1)), model="b")
     until(lambda: ("begun", "b") in line.said)
-    time.sleep(0.2)
     scorers["a"].go.release(2)
     scorers["b"].go.release()
     until(lambda: len(done(line)) == 3)
@@ -172,12 +176,13 @@ def test_a_job_that_the_network_fails_of_fails_alone(line, scorers, begin, tmp_p
     begin(("first", pictures(1)))
     until(lambda: scorers["a"].batches == [1])
     begin(("good", pictures(1)), ("bad", [bright.getvalue()]), ("fine", pictures(1)))
-    until(lambda: ("begun", "fine") in line.said)
-    time.sleep(0.2)
+    until(lambda: len(scorers["a"].begun) == 4)
+    time.sleep(0.3)  # so that they are scored together
     scorers["a"].go.release(9)
     until(lambda: len(done(line)) == 3)
     assert done(line) == ["first", "good", "fine"]
     assert ("failed", "bad") in line.said
+    assert scorers["a"].batches[:2] == [1, 3]  # together first
     assert (tmp_path / "work" / "fine" / "report.json").exists()
 
 
@@ -186,7 +191,6 @@ def test_what_rests_gives_back_what_it_has_read(line, scorers, begin):
     until(lambda: scorers["a"].batches == [1])
     begin(("second", pictures(1)))
     until(lambda: ("begun", "second") in line.said)
-    time.sleep(0.2)
     line.resting.set()
     begin(("third", pictures(1)))
     until(lambda: ("back", "third") in line.said)
