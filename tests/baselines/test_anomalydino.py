@@ -50,7 +50,7 @@ def test_all_tokens_are_remembered_up_to_a_bound(monkeypatch):
     every = model.memory
     assert every.shape == (6 * 16, 112)
     assert_close(every.norm(dim=1), torch.ones(96))
-    monkeypatch.setattr(anomalydino, "MEMORY", 50)
+    monkeypatch.setattr(anomalydino.AnomalyDINO, "remembered", 50)
     model.fit(train)
     assert model.memory.shape == (50, 112)
     nearest = torch.cdist(model.memory, every)

@@ -24,10 +24,10 @@ def method(request):
     if name == "efficientad":
         files = request.getfixturevalue("efficientad_files")
         changes = {"weights": str(files), "iterations": 1, "batch_size": 2}
-    if name == "knn":  # else it remembers all of these few images, whatever it draws
-        request.getfixturevalue("monkeypatch").setattr("scrd.baselines.knn.MEMORY", 200)
-    if name == "anomalydino":
-        request.getfixturevalue("monkeypatch").setattr("scrd.baselines.anomalydino.MEMORY", 50)
+    few = {"knn": 200, "anomalydino": 50}  # else they remember all of these images
+    if name in few:
+        patch = request.getfixturevalue("monkeypatch")
+        patch.setattr(BASELINES[name], "remembered", few[name])
     return name, lambda seed=0: BASELINES[name](small_budget(**changes, seed=seed))
 
 

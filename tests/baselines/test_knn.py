@@ -21,7 +21,7 @@ def test_distances_are_those_of_scipy_in_whatever_chunks(monkeypatch):
 
 
 def test_memory_is_a_draw_from_all_training_images(monkeypatch):
-    monkeypatch.setattr(knn, "MEMORY", 50)
+    monkeypatch.setattr(knn.KNN, "remembered", 50)
     monkeypatch.setattr("scrd.baselines.features.BATCH", 4)
     train = blobs(10, seed=0)
     model = KNN(small_budget())

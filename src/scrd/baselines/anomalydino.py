@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from scrd.baselines.features import draw_patches, extract, seeded_teacher, upsample
-from scrd.baselines.knn import nearest_cosine_distances
-from scrd.baselines.method import Answer, Baseline, Budget
-
-MEMORY = 100_000
-"""Normal tokens remembered, at most: 390 images of 256 pixels, 150 MiB of a ViT-S."""
+from scrd.baselines.features import upsample
+from scrd.baselines.knn import KNN
+from scrd.baselines.method import Answer
 
 TOP = 0.01
 """Share of an image's tokens, the farthest, whose mean distance is the score."""
@@ -40,7 +36,7 @@ def tail_mean(distances: Tensor) -> Tensor:
     return distances.topk(count, dim=1).values.mean(dim=1)
 
 
-class AnomalyDINO(Baseline):
+class AnomalyDINO(KNN):
     """AnomalyDINO: Damm, Laszkiewicz, Lederer, Fischer, WACV 2025.
 
     "AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2". Trains nothing.
@@ -60,27 +56,13 @@ class AnomalyDINO(Baseline):
     deepest map then stands in for tokens.
     """
 
-    memory: Tensor
-
-    def __init__(self, budget: Budget) -> None:
-        super().__init__(budget)
-        self.teacher = seeded_teacher(budget)
-        self.register_buffer("memory", torch.empty(0))
-
-    def fit(self, images: Tensor) -> None:
-        """See the base class. One pass; tokens are drawn only where there are too many."""
-        self.to(self.budget.device).eval()
-        generator = torch.Generator().manual_seed(self.budget.seed)
-        device = self.budget.device
-        drawn = draw_patches(self.teacher, images, device, MEMORY, generator, deepest_tokens)
-        self.memory = F.normalize(drawn, dim=1)
+    remembered = 100_000  # of 390 images of 256 pixels; 150 MiB of a ViT-S
+    vectors = staticmethod(deepest_tokens)
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Answer:
         """See the base class. Maps and scores are 1 - cos, in [0, 2]."""
-        tokens = deepest_tokens(extract(self.teacher, images, self.budget.device))
-        flat = nearest_cosine_distances(tokens.flatten(0, 1), self.memory)
-        distances = flat.view(tokens.shape[:2])
+        distances = self.distances(images)
         maps = upsample(distances, images.shape[-1]).unsqueeze(1)
         maps = gaussian_blur(maps, KERNEL, SMOOTHING).squeeze(1)
         return Answer(tail_mean(distances).cpu(), maps.cpu())

@@ -15,9 +15,6 @@ from scrd.baselines.features import (
 )
 from scrd.baselines.method import Answer, Baseline, Budget
 
-MEMORY = 16_000
-"""Normal positions remembered."""
-
 _CHUNK = 256  # positions compared together: 16 MiB of cosines with a full memory
 
 
@@ -33,6 +30,8 @@ class KNN(Baseline):
     """
 
     memory: Tensor
+    remembered = 16_000  # normal positions, at most
+    vectors = staticmethod(patch_features)
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(budget)
@@ -40,19 +39,24 @@ class KNN(Baseline):
         self.register_buffer("memory", torch.empty(0))
 
     def fit(self, images: Tensor) -> None:
-        """See the base class. One pass; the positions are drawn."""
+        """See the base class. One pass; the positions are drawn where there are too many."""
         self.to(self.budget.device).eval()
         generator = torch.Generator().manual_seed(self.budget.seed)
-        drawn = draw_patches(self.teacher, images, self.budget.device, MEMORY, generator)
+        device, count = self.budget.device, self.remembered
+        drawn = draw_patches(self.teacher, images, device, count, generator, self.vectors)
         self.memory = F.normalize(drawn, dim=1)
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Answer:
         """See the base class. Maps and scores are 1 - cos, in [0, 2]."""
-        patches = patch_features(extract(self.teacher, images, self.budget.device))
-        flat = nearest_cosine_distances(patches.flatten(0, 1), self.memory)
-        maps = upsample(flat.view(patches.shape[:2]), images.shape[-1]).cpu()
+        maps = upsample(self.distances(images), images.shape[-1]).cpu()
         return Answer(maps.amax(dim=(1, 2)), maps)
+
+    def distances(self, images: Tensor) -> Tensor:
+        """1 - cos of each of P positions to the nearest normal one: (B, P), on the device."""
+        vectors = self.vectors(extract(self.teacher, images, self.budget.device))
+        flat = nearest_cosine_distances(vectors.flatten(0, 1), self.memory)
+        return flat.view(vectors.shape[:2])
 
 
 def nearest_cosine_distances(patches: Tensor, memory: Tensor) -> Tensor:
