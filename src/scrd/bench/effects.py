@@ -14,22 +14,23 @@ from scrd.bench.words import DASH, cell_text, markdown, percent, points
 def effect(found: Found, row: Row, data: str, metric: str = "auroc") -> Cell | None:
     """The difference of a row to the suite's base, over the seeds that both have.
 
-    Differences are taken seed by seed, so that what a seed does to both is no spread of the effect.
-    None without a common seed.
+    Differences are taken seed by seed, so that what a seed does to both is no spread of the effect,
+    and between runs of one kind of machine alone: each rounds in its way, which a training turns
+    into points. None without such a seed.
     """
     base = base_row(found)
     if base is None:
         return None
     mine, its = (
         {
-            seed: figures[metric]
+            (seed, line["machine"]["device"]): figures[metric]
             for seed, line in found.runs.get((of.label, data), {}).items()
             if metric in (figures := figures_of(line, of))
         }
         for of in (row, base)
     )
     common = sorted(set(mine) & set(its))
-    return over_seeds([mine[seed] - its[seed] for seed in common]) if common else None
+    return over_seeds([mine[run] - its[run] for run in common]) if common else None
 
 
 def base_row(found: Found) -> Row | None:
