@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 import scrd.data.prepared as prepared
-from scrd.data.cache import iter_batches, load_images
+from scrd.data.cache import iter_batches, joined, load_images
 from scrd.data.contract import Contract
 from scrd.data.intensity import Intensity
 from scrd.data.preprocess import Preprocessing, prepare
@@ -107,10 +108,26 @@ def test_batches_hold_the_same_images(paths: list[Path], batch_size: int) -> Non
     assert sum((batch.index for batch in batches), ()) == whole.index
     assert sum((batch.source_sizes for batch in batches), ()) == whole.source_sizes
     assert [e.path for b in batches for e in b.failures] == [e.path for e in whole.failures]
-    joined = np.concatenate([batch.images for batch in batches])
-    np.testing.assert_array_equal(joined, whole.images)
+    every = np.concatenate([batch.images for batch in batches])
+    np.testing.assert_array_equal(every, whole.images)
     if batch_size == 1:
         assert batches[2].images.shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize("parts", [[1] * 9, [2, 1, 3, 3], [9]], ids=str)
+def test_stacks_of_some_images_each_are_joined_to_one_of_all(paths: list[Path], parts) -> None:
+    rest = iter(paths)
+    stacks = [
+        stack
+        for count in parts
+        for stack in iter_batches(list(islice(rest, count)), RULE, batch_size=9)
+    ]
+    (whole,) = iter_batches(paths, RULE, batch_size=9)
+    one = joined(stacks)
+    np.testing.assert_array_equal(one.images, whole.images)
+    for name in ("index", "source_sizes", "doubts", "facts", "covariates"):
+        assert getattr(one, name) == getattr(whole, name)
+    assert list(map(str, one.failures)) == list(map(str, whole.failures))
 
 
 def test_batches_read_ahead_by_a_bounded_number_and_leave_no_threads(paths: list[Path]) -> None:
