@@ -16,9 +16,11 @@ from PIL import Image
 class Server:
     """`scrd serve` on a free port of this machine."""
 
-    def __init__(self, store, models, *options, program=None):
+    program = (sys.executable, "-c", "from scrd.cli import run; run()")
+
+    def __init__(self, store, models, *options, program=program):
         self.store, self.models, self.options = store, models, options
-        self.program = program or [sys.executable, "-c", "from scrd.cli import run; run()"]
+        self.program = program
         self.log = store.with_name(store.name + ".log")
         self.url = ""
         self.process = None
@@ -74,6 +76,60 @@ class Server:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+
+def changed(folder, *, server="", worker=""):
+    """A ``program`` for `Server` that runs lines of Python before the server or the worker does.
+
+    Those of the worker have ``channel``, its line to the server.
+    """
+    (folder / "program.py").write_text(
+        "from scrd.cli import run\n"
+        "from scrd.serve import child\n"
+        "started = child.asyncio.create_subprocess_exec\n"
+        "async def start(python, _, module, *rest, **given):\n"
+        "    way = ('-m', module)\n"
+        "    if module == 'scrd.serve.worker':\n"
+        f"        way = ({str(folder / 'worker.py')!r},)\n"
+        "    return await started(python, *way, *rest, **given)\n"
+        "child.asyncio.create_subprocess_exec = start\n"
+        f"{server}\n"
+        "run()\n"
+    )
+    (folder / "worker.py").write_text(
+        "import os, sys, time\n"
+        "from scrd.serve import worker\n"
+        "channel = worker.Channel()\n"
+        "worker.Channel = lambda: channel\n"
+        f"{worker}\n"
+        "worker.main(*sys.argv[1:])\n"
+    )
+    return [sys.executable, str(folder / "program.py")]
+
+
+def holding(mark, until):
+    """Lines for a worker that `changed`: makes the file ``mark``, scores once ``until``.
+
+    How long anything takes is then no matter of the machine.
+    """
+    return (
+        "from scrd.scoring.scorer import Scorer\n"
+        "answers = Scorer.answers\n"
+        "def held(self, *given):\n"
+        f"    open({str(mark)!r}, 'w').close()\n"
+        f"    while not {until}:\n"
+        "        time.sleep(0.02)\n"
+        "    return answers(self, *given)\n"
+        "Scorer.answers = held\n"
+    )
+
+
+def until(true, seconds=60):
+    """Wait for something to be true."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def picture(seed=0, size=(64, 64), spot=False):

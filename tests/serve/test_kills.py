@@ -10,7 +10,7 @@ import time
 import httpx
 import pytest
 from exports import write_export
-from serving import finished, picture, send
+from serving import Server, changed, finished, holding, picture, send, until
 
 from scrd.serve.client import Client
 
@@ -119,35 +119,16 @@ def test_nobody_lives_on_without_the_server(serve, slow):
 
 def test_a_job_that_the_worker_dies_of_fails_and_the_others_do_not(serve, slow, tmp_path):
     """A decoder that brings the process down."""
-    program = tmp_path / "program.py"
-    program.write_text(
-        "import sys\n"
-        "from scrd.serve import child\n"
-        "started = child.asyncio.create_subprocess_exec\n"
-        "async def deadly(python, _, module, *rest, **given):\n"
-        "    if module == 'scrd.serve.worker':\n"
-        "        return await started(python, sys.argv[0].replace('program', 'worker'), *rest,"
-        " **given)\n"
-        "    return await started(python, '-m', module, *rest, **given)\n"
-        "child.asyncio.create_subprocess_exec = deadly\n"
-        "from scrd.cli import run\n"
-        "run()\n"
-    )
-    (tmp_path / "worker.py").write_text(
-        "import os, sys\n"
+    deadly = (
         "from scrd.data import prepared\n"
-        "from scrd.serve import worker\n"
         "read = prepared.read_image\n"
         "def deadly(source, **given):\n"
         "    if b'deadly' in open(source.path, 'rb').read():\n"
         "        os.abort()\n"
         "    return read(source, **given)\n"
         "prepared.read_image = deadly\n"
-        "worker.main(*sys.argv[1:])\n"
     )
-    import sys
-
-    server = serve(f"slow={slow}", program=[sys.executable, str(program)])
+    server = serve(f"slow={slow}", program=changed(tmp_path, worker=deadly))
     with server.client() as client:
         jobs = [
             send(client, (f"{i}.png", picture(i) + (b"deadly" if i == 3 else b""))).json()["id"]
@@ -161,17 +142,19 @@ def test_a_job_that_the_worker_dies_of_fails_and_the_others_do_not(serve, slow, 
         assert client.get("/readyz").status_code == 200
 
 
-def test_on_sigterm_the_job_in_hand_ends_and_the_others_wait(serve, tmp_path):
-    # longer than all the sending takes: what waits meanwhile is scored together
-    slow = write_export(tmp_path / "slower", delay=300)
-    server = serve(f"slow={slow}")
+def test_on_sigterm_the_job_in_hand_ends_and_the_others_wait(serve, exports, tmp_path):
+    held = tmp_path / "held"
+    program = changed(tmp_path, worker=holding(held, until="channel.resting.is_set()"))
+    server = serve(exports / "first", program=program)
     with server.client() as client:
-        accepted = [send(client, (f"{i}.png", picture(i))).json()["id"] for i in range(12)]
+        accepted = [send(client, ("0.png", picture(0))).json()["id"]]
+        until(held.exists)
+        accepted += [send(client, (f"{i}.png", picture(i))).json()["id"] for i in range(1, 12)]
     assert server.stop() == 0
     jobs, results = stored(server)
-    done = {job for job, status in jobs.items() if status == "done"}
-    assert done == set(results) and 0 < len(done) < 12
-    assert {status for status in jobs.values()} == {"done", "queued"}
+    assert jobs == dict.fromkeys(accepted, "queued") | {accepted[0]: "done"}
+    assert results == {accepted[0]: 1}
+    server.program = Server.program
     server.start()
     with server.client() as client:
         for job in accepted:

@@ -8,7 +8,7 @@ from io import BytesIO
 
 import anyio
 import pytest
-from serving import finished, picture, send, zipped
+from serving import changed, finished, holding, picture, send, zipped
 
 from scrd.serve.archives import unpack
 from scrd.serve.limits import Limits
@@ -224,26 +224,21 @@ def test_a_client_that_hangs_up_leaves_nothing(shared, client):
 
 
 def test_a_full_queue_says_when_to_come_again(serve, exports, tmp_path):
-    import sys
-
-    from exports import write_export
-
-    program = tmp_path / "program.py"
-    program.write_text(
+    small = (
         "from dataclasses import fields\n"
         "from scrd.serve.limits import Limits\n"
         "small = {'waiting_jobs': 3}\n"
         "given = [small.get(f.name, f.default) for f in fields(Limits)]\n"
         "Limits.__init__.__defaults__ = tuple(given)\n"
-        "from scrd.cli import run\n"
-        "run()\n"
     )
-    slow = write_export(tmp_path / "slow", delay=20)
-    server = serve(f"slow={slow}", program=[sys.executable, str(program)])
+    go = tmp_path / "go"
+    held = holding(tmp_path / "held", until=f"os.path.exists({str(go)!r})")
+    server = serve(exports / "first", program=changed(tmp_path, server=small, worker=held))
     with server.client() as client:
         answers = [send(client, (f"{i}.png", picture(i))) for i in range(12)]
-        full = [a for a in answers if a.status_code == 429]
-        assert full and all(1 <= int(a.headers["retry-after"]) <= 120 for a in full)
+        assert [a.status_code for a in answers] == [202] * 3 + [429] * 9
+        assert all(1 <= int(a.headers["retry-after"]) <= 120 for a in answers[3:])
+        go.touch()
         for answer in answers:
             if answer.status_code == 202:
                 assert finished(client, answer.json()["id"])["status"] == "done"
