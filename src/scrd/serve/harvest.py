@@ -15,7 +15,6 @@ from scrd.serve.store import Store
 
 log = logging.getLogger("scrd.serve")
 
-Report = dict[str, Any]
 _PAUSE = 1.0  # seconds after results could not be stored
 
 
@@ -33,7 +32,7 @@ class Harvest:
         self,
         store: Store,
         jobs: Jobs,
-        counted: Callable[[str, Report, float], None],
+        counted: Callable[[str, dict[str, Any], float], None],
         lost: Callable[[Sequence[str], bool], Awaitable[None]],
     ) -> None:
         self._store, self._jobs = store, jobs
@@ -66,11 +65,11 @@ class Harvest:
             for job, report in zip(some, reports, strict=True):
                 self._counted(job, report, time.monotonic() - begun)
 
-    def _count(self, jobs: Sequence[str]) -> list[Report]:
+    def _count(self, jobs: Sequence[str]) -> list[dict[str, Any]]:
         reports, done = [], []
         for job in jobs:
             work = self._store.work / job
-            report: Report = json.loads((work / "report.json").read_text(encoding="utf-8"))
+            report: dict[str, Any] = json.loads((work / "report.json").read_text(encoding="utf-8"))
             reports.append(report)
             done.append(Done(job, rows_of(job, report), report["notes"], work))
         for one in done:
@@ -79,7 +78,7 @@ class Harvest:
         return reports
 
 
-def rows_of(job: str, report: Report) -> list[dict[str, Any]]:
+def rows_of(job: str, report: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of the table of results, those of a model on trial behind the others."""
     now = time.time()
     found = []

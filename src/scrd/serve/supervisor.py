@@ -14,7 +14,7 @@ from typing import Any
 from scrd.errors import ScrdError
 from scrd.serve.child import Child
 from scrd.serve.faults import where
-from scrd.serve.harvest import Harvest, Report
+from scrd.serve.harvest import Harvest
 from scrd.serve.jobs import Job, Jobs
 from scrd.serve.limits import Limits
 from scrd.serve.loading import Loading
@@ -240,7 +240,7 @@ class Supervisor:
             await self._loading.heard(message)
             self._publish({"event": "models"})
 
-    def _counted(self, job: str, report: Report, storing: float) -> None:
+    def _counted(self, job: str, report: dict[str, Any], storing: float) -> None:
         """The results of a job are in the store."""
         images = sum(row["images"] for row in report["results"])
         if report["seconds"] > 0:
