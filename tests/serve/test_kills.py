@@ -45,11 +45,12 @@ def test_the_worker_is_killed_at_ten_moments(serve, slow):
     rng = random.Random(0)
     accepted, killed = [], set()
     with server.client() as client:
-        for i in range(40):
-            accepted.append(send(client, (f"{i}.png", picture(i))).json()["id"])
         end = time.monotonic() + 120
         while len(killed) < 10 and time.monotonic() < end:
-            time.sleep(rng.uniform(0.3, 1.5))
+            for i in range(4):
+                name = f"{len(killed)}.{i}.png"
+                accepted.append(send(client, (name, picture(i))).json()["id"])
+            time.sleep(rng.uniform(0.1, 1.5))
             for pid in set(server.children("worker")) - killed:
                 os.kill(pid, signal.SIGKILL)
                 killed.add(pid)
