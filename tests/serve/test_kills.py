@@ -118,18 +118,20 @@ def test_nobody_lives_on_without_the_server(serve, slow):
         time.sleep(0.05)
 
 
+DEADLY = (
+    "from scrd.data import prepared\n"
+    "read = prepared.read_image\n"
+    "def deadly(source, **given):\n"
+    "    if b'deadly' in open(source.path, 'rb').read():\n"
+    "        os.abort()\n"
+    "    return read(source, **given)\n"
+    "prepared.read_image = deadly\n"
+)
+"""For a worker: a decoder that brings the process down."""
+
+
 def test_a_job_that_the_worker_dies_of_fails_and_the_others_do_not(serve, slow, tmp_path):
-    """A decoder that brings the process down."""
-    deadly = (
-        "from scrd.data import prepared\n"
-        "read = prepared.read_image\n"
-        "def deadly(source, **given):\n"
-        "    if b'deadly' in open(source.path, 'rb').read():\n"
-        "        os.abort()\n"
-        "    return read(source, **given)\n"
-        "prepared.read_image = deadly\n"
-    )
-    server = serve(f"slow={slow}", program=changed(tmp_path, worker=deadly))
+    server = serve(f"slow={slow}", program=changed(tmp_path, worker=DEADLY))
     with server.client() as client:
         jobs = [
             send(client, (f"{i}.png", picture(i) + (b"deadly" if i == 3 else b""))).json()["id"]
@@ -141,6 +143,28 @@ def test_a_job_that_the_worker_dies_of_fails_and_the_others_do_not(serve, slow, 
         figures = client.get("/metrics").text
         assert "scrd_worker_deaths_total 3.0" in figures
         assert client.get("/readyz").status_code == 200
+
+
+def test_what_only_lay_ready_is_not_blamed_for_a_death(serve, exports, tmp_path):
+    go, held = tmp_path / "go", tmp_path / "held"
+    holds = holding(held, until=f"os.path.exists({str(go)!r})")
+    program = changed(tmp_path, worker=DEADLY + holds)
+    server = serve(exports / "first", program=program)
+    with server.client() as client:
+        in_hand = send(client, ("0.png", picture(0))).json()["id"]
+        until(held.exists)
+        # one reader, which reads in their order
+        ready = [send(client, (f"{i}.png", picture(i))).json()["id"] for i in range(1, 4)]
+        bad = send(client, ("bad.png", picture(4) + b"deadly")).json()["id"]
+        until(lambda: "2 jobs in hand wait again" in server.text())
+        go.touch()
+        for job in (in_hand, *ready):
+            assert finished(client, job)["status"] == "done"
+        assert finished(client, bad)["status"] == "failed"
+    db = sqlite3.connect(f"file:{server.store / 'serve.sqlite'}?mode=ro", uri=True)
+    crashes = dict(db.execute("SELECT id, crashes FROM jobs").fetchall())
+    db.close()
+    assert crashes == dict.fromkeys(ready, 0) | {in_hand: 1, bad: 3}
 
 
 def test_on_sigterm_the_job_in_hand_ends_and_the_others_wait(serve, exports, tmp_path):

@@ -57,6 +57,7 @@ class Supervisor:
         self._metrics, self._limits, self._publish = metrics, limits, publish
         self._arguments = (device, str(batch_size), str(threads or 0))
         self._given: dict[str, Job] = {}  # to the worker; those in ``progress`` it has begun
+        self._read: set[str] = set()  # of those, which lie ready: no death is their doing
         self._loading = Loading(models, wanted, on_fatal)
         self._harvest = Harvest(store, jobs, self._counted, self._uncounted)
         self._wake = asyncio.Event()
@@ -223,6 +224,10 @@ class Supervisor:
         say, job = message["say"], message.get("job", "")
         if say == "begun":
             self.progress[job] = (0, len(self._given[job].files))
+        elif say == "read":
+            self._read.add(job)
+        elif say == "scoring":
+            self._read.difference_update(message["jobs"])
         elif say == "at":
             self.progress[job] = (message["done"], message["of"])
             self._tell(job, "queued")
@@ -265,6 +270,7 @@ class Supervisor:
     def _release(self, job: str) -> None:
         self._hungry = True
         self._given.pop(job, None)
+        self._read.discard(job)
         self.progress.pop(job, None)
 
     def _tell(self, job: str, status: str) -> None:
@@ -274,10 +280,11 @@ class Supervisor:
     async def _bury(self, why: str) -> None:
         """Put the jobs of a dead worker back; one that it died of too often fails."""
         self._metrics.worker_deaths.inc()
-        hand = list(self.progress)
+        hand = [job for job in self.progress if job not in self._read]
         log.error("%s; %d jobs in hand wait again", why, len(hand))
         await self._again(hand, why, False)
         self._given.clear()
+        self._read.clear()
         self.progress.clear()
         self._loading.lost(why)
 

@@ -170,6 +170,7 @@ class Worker:
             begun = tuple(islice(batches, 1))
             report = Report(self._channel, self._store, name, job["names"], model, listing)
             many = count > self._batch_size
+            self._channel.tell(say="read", job=name)
             return _Read(
                 report, scorer, shadow, listing.sources, chain(begun, batches) if many else begun
             )
@@ -201,6 +202,7 @@ class Worker:
             for job in together:
                 self._channel.tell(say="back", job=job.report.job)
             return
+        self._channel.tell(say="scoring", jobs=[job.report.job for job in together])
         begun = time.perf_counter()
         found = self._at_once(together) if len(together) > 1 else None
         seconds = (time.perf_counter() - begun) / len(together)
