@@ -194,16 +194,22 @@ def _stratified(strata: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def mean_over_sets(found: Found, row: Row, metric: str) -> Cell | None:
-    """Mean over the sets with runs, seed by seed; None unless each has a seed in common."""
+    """Mean of the sets' means, with the deviation over the seeds of all; None if a set lacks runs.
+
+    So it is the mean of what stands beside it in a table, whichever seeds that is of.
+    """
     per_set = []
     for data in found.sets:
         seeds = found.runs.get((row.label, data), {})
         figures = {seed: figures_of(line, row) for seed, line in seeds.items()}
         per_set.append({seed: f[metric] for seed, f in figures.items() if metric in f})
-    common = sorted(set.intersection(*(set(values) for values in per_set))) if per_set else []
-    if not common:
+    if not per_set or not all(per_set):
         return None
-    return over_seeds([float(np.mean([v[seed] for v in per_set])) for seed in common])
+    common = sorted(set.intersection(*(set(values) for values in per_set)))
+    by_seed = [float(np.mean([v[seed] for v in per_set])) for seed in common]
+    mean = float(np.mean([np.mean(list(values.values())) for values in per_set]))
+    deviation = over_seeds(by_seed).deviation if by_seed else math.nan
+    return Cell(mean, deviation, None, len(common))
 
 
 def costs(found: Found, row: Row) -> dict[str, float]:
