@@ -139,6 +139,8 @@ def test_a_job_of_many_images_is_scored_by_itself(line, scorers, begin):
     begin(("one", pictures(1)))
     until(lambda: done(line) == ["many", "one"])
     assert scorers["a"].batches == [4, 4, 1, 1]
+    # what reads on may yet die of it
+    assert [job for say, job in line.said if say == "read"] == ["one"]
 
 
 def test_what_was_asked_between_two_jobs_is_done_between_them(line, scorers, begin):

@@ -170,7 +170,8 @@ class Worker:
             begun = tuple(islice(batches, 1))
             report = Report(self._channel, self._store, name, job["names"], model, listing)
             many = count > self._batch_size
-            self._channel.tell(say="read", job=name)
+            if not many:  # of many, further ones are read while they lie ready
+                self._channel.tell(say="read", job=name)
             return _Read(
                 report, scorer, shadow, listing.sources, chain(begun, batches) if many else begun
             )
