@@ -202,3 +202,27 @@ def test_what_is_no_store_is_refused(tmp_path):
         os.chmod(folder, 0o500)
         with pytest.raises(StoreError, match="cannot be written"):
             Store(folder)
+
+
+def test_it_closes_once_what_another_thread_is_at_is_done(tmp_path):
+    """To close a connection under a thread that uses it brings the process down."""
+    store = Store(tmp_path / "store")
+    begun, go = threading.Event(), threading.Event()
+
+    def write():
+        with store.change(light=True) as db:
+            begun.set()
+            go.wait(20)
+            db.execute("INSERT INTO audit VALUES (1, 'anna', '', 'GET', '', 200)")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert begun.wait(20)
+    threading.Timer(0.2, go.set).start()
+    store.close()
+    assert go.is_set()
+    writer.join()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"), store.change():
+        pass
+    with Store(tmp_path / "store") as again:
+        assert len(again.rows("SELECT * FROM audit")) == 1

@@ -19,8 +19,9 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -121,7 +122,7 @@ class Store:
         self.work = self.folder / "work"
         self._mutex = threading.RLock()  # of those who write
         self._reader = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._opened: list[tuple[sqlite3.Connection, AbstractContextManager[Any]]] = []
         self._lock = FileLock(self.folder / "serve.lock")
         file = self.folder / "serve.sqlite"
         try:
@@ -190,9 +191,11 @@ class Store:
         if not hasattr(self._reader, "db"):
             self._reader.db = self._connect(self._file)
             self._reader.db.execute("PRAGMA query_only = ON")
+            self._reader.used = threading.Lock()
             with self._mutex:
-                self._opened.append(self._reader.db)
-        found: list[sqlite3.Row] = self._reader.db.execute(query, values).fetchall()
+                self._opened.append((self._reader.db, self._reader.used))
+        with self._reader.used:
+            found: list[sqlite3.Row] = self._reader.db.execute(query, values).fetchall()
         return found
 
     def row(self, query: str, values: tuple[object, ...] = ()) -> sqlite3.Row | None:
@@ -205,12 +208,13 @@ class Store:
         return shutil.disk_usage(self.folder).free
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Let go of the folder, once what other threads are at is done: SQLite bears no less."""
         for name in ("_db", "_light"):
             if hasattr(self, name):
-                self._opened.append(getattr(self, name))
-        for db in self._opened:
-            db.close()
+                self._opened.append((getattr(self, name), self._mutex))
+        for db, used in self._opened:
+            with used:
+                db.close()
         self._lock.release()
 
     def __enter__(self) -> Store:
